@@ -1,0 +1,3 @@
+//! Placeholder until the room is built.
+
+fn main() {}
