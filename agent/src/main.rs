@@ -1,3 +1,3 @@
-//! Placeholder until the room is built.
+//! The command `endpoint`.
 
 fn main() {}
