@@ -1,0 +1,1 @@
+//! A valid bearer token, from client credentials.

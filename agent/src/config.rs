@@ -1,5 +1,0 @@
-//! The endpoint's configuration as plain typed values.
-
-/// The configuration of one user endpoint.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UserEndpointConfig {}

@@ -1,0 +1,1 @@
+//! Which user endpoints run, from which command and template.

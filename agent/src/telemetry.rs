@@ -1,5 +1,0 @@
-//! What the agent shows of itself.
-
-/// Every metric of the agent.
-#[derive(Debug, Default)]
-pub struct Metrics {}
