@@ -1,5 +1,7 @@
 //! The link as both of its users see it: frames, hostile bytes, and connections over a Unix socket and over TLS.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod connections;
 mod frames;
 mod fuzz;
