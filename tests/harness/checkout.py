@@ -1,0 +1,38 @@
+"""Where things are in a checkout, and what is built there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness.environments import PythonEnvironment
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout."""
+
+STATE = Path(os.environ.get("WAYPOST_TEST_STATE", ROOT / ".test"))
+"""What the tests keep from one run to the next: environments, roots, logs. Ignored by git."""
+
+SDK_VERSIONS = ("4.19.0", "3.16.1")
+"""The versions of globus-compute-sdk and globus-compute-endpoint that everything is tried with."""
+
+
+def binary(name: str) -> Path:
+    """A program of ours, from the release build. FileNotFoundError says how to build it."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    path = target / "release" / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not built: run `cargo build --release --bin {name}`")
+    return path
+
+
+def clients(version: str) -> PythonEnvironment:
+    """The environment with globus-compute-sdk and globus-compute-endpoint of a version."""
+    packages = [f"globus-compute-sdk=={version}", f"globus-compute-endpoint=={version}"]
+    return PythonEnvironment(STATE / "environments" / f"globus-compute-{version}", packages)
+
+
+def tools() -> PythonEnvironment:
+    """The environment with pytest and ruff."""
+    packages = ["pytest==8.4.2", "pytest-timeout==2.4.0", "ruff==0.14.3", "pika==1.3.2", "msgpack==1.1.2"]
+    return PythonEnvironment(STATE / "environments" / "tools", packages)

@@ -1,0 +1,202 @@
+"""A private RabbitMQ node: own folders, ports, port mapper and administrator; beside any that the system runs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+from pathlib import Path
+from urllib.parse import quote
+
+from harness import http, ports
+from harness.keeper import Keeper, Process
+
+SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+"""Debian's own start script. The one in /usr/sbin insists on root or the rabbitmq user."""
+
+
+class RabbitMQ:
+    """One node. `root` is a folder to chroot into, where another version is installed (needs root).
+
+    Nothing is kept for longer than the keeper lives; a stop and a start in between keep queues and messages.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        name: str = "rabbitmq",
+        root: Path | None = None,
+        folder: Path | None = None,
+        port: int | None = None,
+        management_port: int | None = None,
+        settings: str = "",
+    ):
+        self.keeper = keeper
+        self.name = name
+        self.root = root
+        self.port = port or ports.free_port()
+        self.management_port = management_port or ports.free_port()
+        self.user = "waypost-admin"
+        self.password = secrets.token_urlsafe(24)
+        self.process: Process | None = None
+        self._mapper: Process | None = None
+        self._mapper_port = ports.free_port()
+        self._distribution_port = ports.free_port()
+        self.folder = folder or keeper.temporary_folder(name)
+        # Inside a root the node sees the folder by another path.
+        if root is not None:
+            self._inside = Path("/run") / f"waypost-{self.folder.name}"
+            outside = root / self._inside.relative_to("/")
+            keeper._ask("remove_at_end", path=str(outside))
+        else:
+            self._inside, outside = self.folder, self.folder
+        self._outside = outside
+        outside.mkdir(parents=True, exist_ok=True)
+        (outside / "enabled_plugins").write_text("[rabbitmq_management].\n")
+        (outside / "rabbitmq.conf").write_text(
+            f"""listeners.tcp.1 = 127.0.0.1:{self.port}
+management.tcp.ip = 127.0.0.1
+management.tcp.port = {self.management_port}
+default_user = {self.user}
+default_pass = {self.password}
+default_user_tags.administrator = true
+default_permissions.configure = .*
+default_permissions.read = .*
+default_permissions.write = .*
+disk_free_limit.absolute = 200MB
+log.console = true
+log.console.level = info
+log.file = false
+{settings}
+"""
+        )
+        (outside / "rabbitmq.conf").chmod(0o600)
+
+    @staticmethod
+    def installed(root: Path | None = None) -> bool:
+        """Whether the package is there, on this machine or in a root."""
+        return (Path(root or "/") / SERVER.lstrip("/")).exists()
+
+    def url(self, virtual_host: str = "/") -> str:
+        """AMQP address with the administrator's name and password."""
+        return f"amqp://{self.user}:{self.password}@127.0.0.1:{self.port}/{quote(virtual_host, safe='')}"
+
+    @property
+    def management_url(self) -> str:
+        """Address of the management plugin, with the administrator's name and password."""
+        return f"http://{self.user}:{self.password}@127.0.0.1:{self.management_port}"
+
+    def _environment(self) -> dict[str, str]:
+        here = str(self._inside)
+        return {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            "HOME": here,
+            "ERL_EPMD_PORT": str(self._mapper_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": f"{here}/mnesia",
+            "RABBITMQ_LOG_BASE": f"{here}/log",
+            "RABBITMQ_CONFIG_FILE": f"{here}/rabbitmq",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{here}/enabled_plugins",
+            "RABBITMQ_PID_FILE": f"{here}/pid",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_NODENAME": f"{self.name}@localhost",
+            "RABBITMQ_DIST_PORT": str(self._distribution_port),
+            # The script then replaces itself by the node, so that signals reach it.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            # Idle schedulers sleep instead of spinning: the machine is shared.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",
+        }
+
+    def _command(self, *arguments: str) -> list[str]:
+        return ["chroot", str(self.root), *arguments] if self.root else list(arguments)
+
+    def start(self, wait: bool = True) -> RabbitMQ:
+        """Starts the node and waits until it serves AMQP and the management plugin answers."""
+        if not self.installed(self.root):
+            raise FileNotFoundError(
+                f"{SERVER} is missing{f' in {self.root}' if self.root else ''}: install the package rabbitmq-server"
+            )
+        if self.root and os.geteuid() != 0:
+            raise PermissionError(f"RabbitMQ in {self.root} is entered with chroot, which needs root")
+        environment = self._environment()
+        if self._mapper is None or not self._mapper.running:
+            self._mapper = self.keeper.start(
+                f"{self.name}-epmd",
+                self._command("/usr/bin/epmd", "-port", str(self._mapper_port), "-address", "127.0.0.1"),
+                environment=environment,
+                stop_signal=signal.SIGKILL,
+            )
+            self._mapper.wait_until(lambda: ports.answers(self._mapper_port), "listening")
+        self.process = self.keeper.start(
+            self.name,
+            self._command(SERVER),
+            environment=environment,
+            stop_signal=signal.SIGKILL,
+        )
+        if wait:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self) -> None:
+        """Returns once AMQP is served and the management plugin answers."""
+
+        def ready() -> bool:
+            if not ports.answers(self.port):
+                return False
+            try:
+                return http.call("GET", self._api("/api/whoami"), user=(self.user, self.password))[0] == 200
+            except OSError:
+                return False
+
+        self.process.wait_until(ready, "serving AMQP", timeout=90)
+
+    def stop(self) -> None:
+        """Ends the node in order; what is durable is there again after `start`."""
+        if self.process is not None and self.process.running:
+            self.process.stop(grace=30)
+
+    def kill(self) -> None:
+        """Ends the node as a power cut would."""
+        if self.process is not None and self.process.running:
+            self.process.kill()
+
+    def end(self) -> None:
+        """Ends the node and its port mapper and removes its folder."""
+        self.kill()
+        if self._mapper is not None and self._mapper.running:
+            self._mapper.kill()
+        shutil.rmtree(self._outside, ignore_errors=True)
+
+    def _api(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.management_port}{path}"
+
+    def api(self, method: str, path: str, body: object = None) -> object:
+        """A call to the management plugin, as administrator. HttpError if it answers with an error."""
+        return http.fetch(method, self._api(path), body, user=(self.user, self.password))
+
+    def version(self) -> str:
+        """The node's version, such as 3.10.8."""
+        return self.api("GET", "/api/overview")["rabbitmq_version"]
+
+    def create_virtual_host(self, name: str, default_queue_type: str | None = None) -> str:
+        """Makes a virtual host, where the administrator may do all, and gives its AMQP address."""
+        body = {"default_queue_type": default_queue_type} if default_queue_type else {}
+        self.api("PUT", f"/api/vhosts/{quote(name, safe='')}", body)
+        permissions = {"configure": ".*", "write": ".*", "read": ".*"}
+        self.api("PUT", f"/api/permissions/{quote(name, safe='')}/{self.user}", permissions)
+        return self.url(name)
+
+    def delete_virtual_host(self, name: str) -> None:
+        """Removes a virtual host with all that is in it."""
+        self.api("DELETE", f"/api/vhosts/{quote(name, safe='')}")
+
+    def queues(self, virtual_host: str = "/") -> dict[str, dict]:
+        """Every queue of a virtual host by its name. The figures of messages are some seconds old."""
+        found = self.api("GET", f"/api/queues/{quote(virtual_host, safe='')}")
+        return {queue["name"]: queue for queue in found}
+
+    def users(self) -> set[str]:
+        """The names of all users, the administrator left out."""
+        return {user["name"] for user in self.api("GET", "/api/users")} - {self.user}

@@ -1,0 +1,117 @@
+"""The promise on which the demo and every suite rest: nothing that was started outlives its starter."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from harness import processes
+from harness.endpoint import wait_for
+from harness.keeper import Keeper, KeeperError, ProcessError, ask_to_end
+
+TESTS = Path(__file__).resolve().parents[1]
+
+# Three kinds of process that a plain kill of a process group would miss: one in a session of its own, a daemon that
+# forked twice, and one that will not hear SIGTERM.
+STUBBORN = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        time.sleep(600)
+    os._exit(0)
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(600)
+time.sleep(600)
+"""
+
+STARTER = """
+import json, sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from harness.keeper import Keeper
+keeper = Keeper(Path(sys.argv[2]), "the starter is gone")
+keeper.start("stubborn", [sys.executable, "-c", sys.argv[3]], grace=0.1)
+folder = keeper.temporary_folder("keeper-test")
+while len(keeper.descendants()) < 3:
+    time.sleep(0.01)
+print(json.dumps({"mark": keeper.mark, "keeper": keeper.pid, "folder": str(folder)}), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def starter(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(TESTS), str(tmp_path), STUBBORN],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    yield process, json.loads(process.stdout.readline())
+    process.kill()
+    process.communicate()
+
+
+def nothing_left(started: dict) -> bool:
+    return not processes.with_environment("WAYPOST_KEEPER", started["mark"]) and not Path(started["folder"]).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_everything_ends_with_a_starter_that_is_killed(starter, number):
+    process, started = starter
+    assert len(processes.with_environment("WAYPOST_KEEPER", started["mark"])) == 3
+    process.send_signal(number)
+    wait_for(lambda: nothing_left(started), "the end of everything", 10)
+    keeper = processes.look_at(started["keeper"])
+    assert keeper is None or keeper.is_zombie
+    assert "the starter is gone" in process.stderr.read()
+
+
+def test_everything_ends_when_the_keeper_itself_is_killed(starter):
+    _, started = starter
+    os.kill(started["keeper"], signal.SIGKILL)
+    wait_for(
+        lambda: not processes.with_environment("WAYPOST_KEEPER", started["mark"]), "the end of everything it kept", 10
+    )
+
+
+def test_what_is_handed_over_lives_on_until_it_is_asked_to_end(tmp_path):
+    keeper = Keeper(tmp_path)
+    process = keeper.start("sleeper", ["sleep", "600"])
+    keeper.hand_over(tmp_path / "socket")
+    keeper.end()
+    keeper._channel.close()
+    time.sleep(0.2)
+    assert processes.look_at(process.pid) is not None
+    assert ask_to_end(tmp_path / "socket")
+    wait_for(lambda: not processes.with_environment("WAYPOST_KEEPER", keeper.mark), "the end")
+    assert not ask_to_end(tmp_path / "socket")
+
+
+def test_a_failed_start_names_the_program(tmp_path):
+    with Keeper(tmp_path) as keeper, pytest.raises(KeeperError, match="no-such-program"):
+        keeper.start("missing", ["/no-such-program"])
+
+
+def test_an_early_end_shows_the_end_of_the_log(tmp_path):
+    with Keeper(tmp_path) as keeper:
+        process = keeper.start("failing", ["sh", "-c", "echo the reason; exit 3"])
+        with pytest.raises(ProcessError, match=r"(?s)status 3.*the reason"):
+            process.wait_until(lambda: False, "ready")
+
+
+def test_a_kill_reaches_what_a_process_left_in_other_sessions(tmp_path):
+    with Keeper(tmp_path) as keeper:
+        process = keeper.start("parent", ["sh", "-c", "setsid sleep 600 & sleep 600"])
+        wait_for(lambda: len(keeper.descendants()) >= 3, "both sleepers")
+        assert process.kill() == -signal.SIGKILL
+        wait_for(lambda: not keeper.descendants(), "the end of both")
