@@ -113,9 +113,9 @@ proptest! {
     fn messages_of_any_mix_of_sizes_all_arrive_once(sizes in prop::collection::vec(0..5 * CHUNK, 1..8)) {
         let sent: Vec<_> = sizes.iter().enumerate().map(|(id, size)| finished(id as u128, vec![7; *size])).collect();
         let mut received = decode_all::<ToAgent>(&bytes_of(&sent), 100_000);
-        received.sort_by_key(|message| match message {
-            ToAgent::Finished { task, .. } => task.as_u128(),
-            other => panic!("only results were sent, not {other:?}"),
+        received.sort_by_key(|message| {
+            let ToAgent::Finished { task, .. } = message else { panic!("only results were sent, not {message:?}") };
+            task.as_u128()
         });
         prop_assert_eq!(received, sent);
     }
