@@ -17,6 +17,7 @@
 //! It must never look into a task: payloads are opaque, and only workers unpack them.
 
 pub mod auth;
+pub mod broker;
 pub mod cli;
 pub mod config;
 pub mod manager;

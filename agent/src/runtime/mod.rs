@@ -16,8 +16,9 @@ use waypost_protocol::AmqpCredentials;
 
 use crate::config::UserEndpointConfig;
 
+pub use crate::broker::BrokerState;
 pub use environment::{Environment, EnvironmentError, EnvironmentSettings};
-pub use status::{BlockStatus, BrokerState, UserEndpointState, UserEndpointStatus};
+pub use status::{BlockStatus, UserEndpointState, UserEndpointStatus};
 
 /// Everything that one user endpoint is started from.
 #[derive(Debug, Clone)]

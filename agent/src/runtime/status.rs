@@ -1,6 +1,8 @@
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::broker::BrokerState;
+
 /// What a user endpoint is doing, for `endpoint status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -19,22 +21,6 @@ pub enum UserEndpointState {
     Stopping,
     /// Ended.
     Ended,
-}
-
-/// The state of the connection to the broker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BrokerState {
-    /// Connecting, or waiting to try again.
-    Connecting,
-    /// Connected and consuming.
-    Consuming,
-    /// Connected, and waiting for another consumer to go away.
-    Standby,
-    /// The credentials are refused.
-    Refused,
-    /// Not connected, and not going to be.
-    Closed,
 }
 
 /// One block of a user endpoint.

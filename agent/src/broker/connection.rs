@@ -1,0 +1,98 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::options::{
+    BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
+};
+use lapin::types::FieldTable;
+use lapin::uri::AMQPUri;
+use lapin::{Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
+use waypost_protocol::QueueInfo;
+
+use super::BrokerError;
+use super::properties::{Publication, short};
+
+/// Agreed with the broker, so that a frozen holder of the task queue is replaced within three of them.
+const HEARTBEAT_SECONDS: u16 = 10;
+/// lapin keeps 32 frames of buffer for each direction; bigger frames only cost memory.
+const FRAME_BYTES_MAX: u32 = 32 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Connects to where a queue info points.
+pub(super) async fn connect(info: &QueueInfo, what: &'static str, name: &str) -> Result<Arc<Connection>, BrokerError> {
+    let mut uri: AMQPUri = info
+        .connection_url
+        .parse()
+        .map_err(|why: String| BrokerError::Address { what, why })?;
+    uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
+    uri.query.frame_max = Some(FRAME_BYTES_MAX);
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    match tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await {
+        Ok(Ok(connection)) => Ok(Arc::new(connection)),
+        Ok(Err(error)) => Err(BrokerError::from_lapin(&error)),
+        Err(_) => Err(BrokerError::Connection(format!(
+            "the broker did not answer within {CONNECT_TIMEOUT:?}"
+        ))),
+    }
+}
+
+/// Opens a channel.
+pub(super) async fn channel(connection: &Connection) -> Result<Channel, BrokerError> {
+    connection
+        .create_channel()
+        .await
+        .map_err(|error| BrokerError::from_lapin(&error))
+}
+
+/// Opens a channel that publishes with confirms, after checking as upstream does that the exchange and the queue exist.
+pub(super) async fn publishing_channel(
+    connection: &Connection,
+    info: &QueueInfo,
+    publication: &Publication,
+) -> Result<Arc<Channel>, BrokerError> {
+    let opening = async {
+        let channel = connection.create_channel().await?;
+        let passive = ExchangeDeclareOptions {
+            passive: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        channel
+            .exchange_declare(
+                publication.exchange.clone(),
+                ExchangeKind::Topic,
+                passive,
+                FieldTable::default(),
+            )
+            .await?;
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let queue = short(&info.queue).unwrap_or_default();
+        channel.queue_declare(queue, passive, FieldTable::default()).await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Arc::new(channel))
+    };
+    opening
+        .await
+        .map_err(|error: lapin::Error| BrokerError::from_lapin(&error))
+}
+
+/// Becomes the one consumer of a queue.
+pub(super) async fn consume(channel: &Channel, queue: &str, window: u16) -> Result<Consumer, lapin::Error> {
+    let (qos, consumer) = futures_util::future::join(
+        channel.basic_qos(window, BasicQosOptions { global: false }),
+        channel.basic_consume(
+            short(queue).unwrap_or_default(),
+            "".into(),
+            BasicConsumeOptions {
+                exclusive: true,
+                ..BasicConsumeOptions::default()
+            },
+            FieldTable::default(),
+        ),
+    )
+    .await;
+    qos?;
+    consumer
+}
