@@ -111,13 +111,14 @@ async fn serve(
         let channel = channel(&connection).await?;
         match consume(&channel, &queue.queue, WINDOW).await {
             Ok(consumer) => break (channel, consumer),
-            Err(error) => match BrokerError::from_lapin(&error) {
-                BrokerError::ExclusiveUse => {
-                    state.send_replace(BrokerState::Standby);
-                    sleep(standby_wait.next()).await;
+            Err(error) => {
+                let error = BrokerError::from_lapin(&error);
+                if !matches!(error, BrokerError::ExclusiveUse) {
+                    return Err(error);
                 }
-                error => return Err(error),
-            },
+                state.send_replace(BrokerState::Standby);
+                sleep(standby_wait.next()).await;
+            }
         }
     };
     state.send_replace(BrokerState::Consuming);

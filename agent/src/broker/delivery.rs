@@ -1,9 +1,10 @@
+use std::sync::Arc;
+
 use bytes::Bytes;
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
+use waypost_engine::{ChannelEpoch, Delivery, DeliveryTag, FunctionId, TaskId};
 use waypost_protocol::{HEADER_FUNCTION, HEADER_RESOURCES, HEADER_SERIALIZERS, HEADER_TASK};
-
-use super::{Delivery, Tag};
 
 /// A body whose buffer is larger than itself by more than this is moved into one of its own size: what is held is
 /// bounded by bytes, and a buffer that grew by doubling may be twice what is counted.
@@ -15,10 +16,13 @@ pub(super) fn read(channel: u64, delivery: lapin::message::Delivery) -> Result<D
     let headers = delivery.properties.headers().as_ref().unwrap_or(&empty);
     let task = id(headers, HEADER_TASK)?;
     let function = id(headers, HEADER_FUNCTION)?;
-    let resource_specification = text(headers, HEADER_RESOURCES).map(str::to_owned);
+    let resource_specification = text(headers, HEADER_RESOURCES).map(Arc::from);
     let result_serializers = match headers.inner().get(HEADER_SERIALIZERS) {
-        Some(AMQPValue::FieldArray(paths)) => paths.as_slice().iter().filter_map(as_text).map(str::to_owned).collect(),
-        _ => Vec::new(),
+        Some(AMQPValue::FieldArray(paths)) => {
+            let paths: Arc<[String]> = paths.as_slice().iter().filter_map(as_text).map(str::to_owned).collect();
+            Some(paths).filter(|paths| !paths.is_empty())
+        }
+        Some(_) | None => None,
     };
     let delivery_count = headers.inner().get("x-delivery-count").and_then(as_count);
     let mut data = delivery.data;
@@ -26,12 +30,12 @@ pub(super) fn read(channel: u64, delivery: lapin::message::Delivery) -> Result<D
         data.shrink_to_fit();
     }
     Ok(Delivery {
-        tag: Tag {
-            channel,
+        tag: DeliveryTag {
+            channel: ChannelEpoch(channel),
             tag: delivery.delivery_tag,
         },
-        task,
-        function,
+        task: TaskId(task),
+        function: FunctionId(function),
         redelivered: delivery.redelivered,
         delivery_count,
         resource_specification,
@@ -49,6 +53,7 @@ fn text<'a>(headers: &'a FieldTable, name: &str) -> Option<&'a str> {
     headers.inner().get(name).and_then(as_text)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other AMQP type is a text")]
 fn as_text(value: &AMQPValue) -> Option<&str> {
     match value {
         AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
@@ -57,6 +62,7 @@ fn as_text(value: &AMQPValue) -> Option<&str> {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other AMQP type is a count")]
 fn as_count(value: &AMQPValue) -> Option<u64> {
     match value {
         AMQPValue::LongLongInt(count) => u64::try_from(*count).ok(),

@@ -29,7 +29,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
 use tokio::time::{Sleep, sleep};
-use uuid::Uuid;
+use waypost_engine::{Delivery, DeliveryTag, PublishId, PublishOutcome};
 use waypost_protocol::AmqpCredentials;
 
 use back_off::BackOff;
@@ -38,49 +38,6 @@ use session::Session;
 pub use commands::{CommandDelivery, Commands};
 pub use error::BrokerError;
 pub use publisher::Publisher;
-
-/// Names a delivery: tags are only valid on the channel that brought them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tag {
-    /// Counts the channels on which this broker has consumed.
-    pub channel: u64,
-    /// The channel's own delivery tag.
-    pub tag: u64,
-}
-
-/// A task as it came off the wire. Its body is not looked into.
-#[derive(Debug, Clone)]
-pub struct Delivery {
-    /// Its name for acknowledgements.
-    pub tag: Tag,
-    /// The task's id.
-    pub task: Uuid,
-    /// The function's id.
-    pub function: Uuid,
-    /// Whether the broker has delivered it before, to anyone.
-    pub redelivered: bool,
-    /// `x-delivery-count`, which only quorum queues send.
-    pub delivery_count: Option<u64>,
-    /// The resource specification, a JSON text.
-    pub resource_specification: Option<String>,
-    /// Import paths of the serializers that the submitter accepts for the result.
-    pub result_serializers: Vec<String>,
-    /// The message, envelope included.
-    pub body: Bytes,
-}
-
-/// What became of a publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PublishOutcome {
-    /// The broker has it.
-    Confirmed,
-    /// No queue is bound for it; the broker has dropped it.
-    Returned,
-    /// The broker could not store it.
-    Nacked,
-    /// The channel was lost before an answer came.
-    Unknown,
-}
 
 /// What happened.
 #[derive(Debug)]
@@ -115,7 +72,7 @@ pub enum Event {
     /// The answer to [`Broker::publish`].
     Published {
         /// The id that was given.
-        publish: u64,
+        publish: PublishId,
         /// What became of it.
         outcome: PublishOutcome,
     },
@@ -164,7 +121,7 @@ pub struct Broker {
     back_off: BackOff,
     window: u16,
     epoch: u64,
-    publishes: VecDeque<(u64, Bytes)>,
+    publishes: VecDeque<(PublishId, Bytes)>,
     events: VecDeque<Event>,
 }
 
@@ -205,19 +162,19 @@ impl Broker {
 
     /// Publishes a result as the service asked. The answer comes as [`Event::Published`]; without a connection it is
     /// kept until there is one.
-    pub fn publish(&mut self, publish: u64, body: Bytes) {
+    pub fn publish(&mut self, publish: PublishId, body: Bytes) {
         self.publishes.push_back((publish, body));
     }
 
     /// Acknowledges a delivery, or with `multiple` all up to it. Dropped if its channel is gone.
-    pub fn ack(&mut self, tag: Tag, multiple: bool) {
+    pub fn ack(&mut self, tag: DeliveryTag, multiple: bool) {
         if let State::Up(session) = &mut self.state {
             session.ack(tag, multiple);
         }
     }
 
     /// Gives a delivery back to the queue. Dropped if its channel is gone (the broker has it back already).
-    pub fn give_back(&mut self, tag: Tag) {
+    pub fn give_back(&mut self, tag: DeliveryTag) {
         if let State::Up(session) = &mut self.state {
             session.give_back(tag);
         }

@@ -36,8 +36,12 @@ impl Publication {
     }
 }
 
+/// A text as AMQP's short string, which has at most 255 bytes.
 pub(super) fn short(text: &str) -> Result<ShortString, String> {
-    ShortString::try_from(text.to_owned()).map_err(|error| error.to_string())
+    if text.len() > usize::from(u8::MAX) {
+        return Err(format!("{text:?} is longer than the 255 bytes that AMQP allows"));
+    }
+    Ok(ShortString::from(text))
 }
 
 fn basic_properties(given: Option<&Map<String, Value>>) -> Result<BasicProperties, String> {

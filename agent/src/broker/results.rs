@@ -8,25 +8,26 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, Stream as _};
 use lapin::options::BasicPublishOptions;
 use lapin::{Channel, Confirmation};
+use waypost_engine::{PublishId, PublishOutcome};
 
 use super::properties::Publication;
-use super::{BrokerError, Event, PublishOutcome};
+use super::{BrokerError, Event};
 
 /// The client copies what it sends into frames: no more than this is with it at a time.
 const UNCONFIRMED_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// And no more messages: the client walks over all of them at each confirm of several.
 const UNCONFIRMED_MESSAGES_MAX: usize = 1024;
 
-type Answer = (u64, lapin::Result<Confirmation>);
+type Answer = (PublishId, lapin::Result<Confirmation>);
 
 /// Publishes messages on one channel and tells what became of each.
 pub(super) struct ResultPublisher {
     channel: Arc<Channel>,
     publication: Arc<Publication>,
     sending: FuturesUnordered<BoxFuture<'static, Answer>>,
-    unconfirmed: BTreeMap<u64, Bytes>,
+    unconfirmed: BTreeMap<PublishId, Bytes>,
     unconfirmed_bytes: usize,
-    returned: BTreeSet<u64>,
+    returned: BTreeSet<PublishId>,
     answers: Vec<Answer>,
 }
 
@@ -52,7 +53,7 @@ impl ResultPublisher {
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-        queue: &mut VecDeque<(u64, Bytes)>,
+        queue: &mut VecDeque<(PublishId, Bytes)>,
         events: &mut VecDeque<Event>,
     ) -> Poll<Result<(), BrokerError>> {
         loop {
@@ -81,7 +82,7 @@ impl ResultPublisher {
         }
     }
 
-    fn send(&mut self, queue: &mut VecDeque<(u64, Bytes)>) {
+    fn send(&mut self, queue: &mut VecDeque<(PublishId, Bytes)>) {
         while let Some((_, body)) = queue.front() {
             let full = self.unconfirmed_bytes + body.len() > UNCONFIRMED_BYTES_MAX
                 || self.unconfirmed.len() >= UNCONFIRMED_MESSAGES_MAX;

@@ -12,13 +12,14 @@ use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, Basi
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::time::{Instant, sleep};
+use waypost_engine::{DeliveryTag, PublishId};
 use waypost_protocol::{AmqpCredentials, QueueInfo};
 
 use super::back_off::BackOff;
 use super::connection::{channel, connect, consume, publishing_channel};
 use super::properties::{Publication, short};
 use super::results::{ResultPublisher, publish_and_confirm};
-use super::{BrokerError, BrokerState, DELIVERIES_PER_TURN, Event, Tag, delivery};
+use super::{BrokerError, BrokerState, DELIVERIES_PER_TURN, Event, delivery};
 
 /// How long the closing of a connection waits for what is on its way.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -156,13 +157,13 @@ impl Session {
 
     // The client queues a frame at the first poll of its future, and what it resolves to is only that the frame was
     // written. Nobody waits for that: if the channel is gone, its consumer says so.
-    pub(super) fn ack(&self, tag: Tag, multiple: bool) {
+    pub(super) fn ack(&self, tag: DeliveryTag, multiple: bool) {
         if let Some(channel) = self.channel_of(tag) {
             let _ = channel.basic_ack(tag.tag, BasicAckOptions { multiple }).now_or_never();
         }
     }
 
-    pub(super) fn give_back(&self, tag: Tag) {
+    pub(super) fn give_back(&self, tag: DeliveryTag) {
         if let Some(channel) = self.channel_of(tag) {
             let options = BasicNackOptions {
                 multiple: false,
@@ -203,7 +204,7 @@ impl Session {
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
-        publishes: &mut VecDeque<(u64, Bytes)>,
+        publishes: &mut VecDeque<(PublishId, Bytes)>,
         events: &mut VecDeque<Event>,
     ) -> Poll<Result<(), BrokerError>> {
         if let Poll::Ready(Err(error)) = self.publisher.poll(context, publishes, events) {
@@ -229,8 +230,8 @@ impl Session {
         }
     }
 
-    fn channel_of(&self, tag: Tag) -> Option<&Channel> {
-        if tag.channel != self.epoch {
+    fn channel_of(&self, tag: DeliveryTag) -> Option<&Channel> {
+        if tag.channel.0 != self.epoch {
             return None;
         }
         match &self.consuming {
