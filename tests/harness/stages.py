@@ -1,0 +1,214 @@
+"""The stages of `./test`, in their order: one table, and what each does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import xml.etree.ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import checkout, debian
+from harness.interchange import without_proxies
+from harness.keeper import Keeper, ProcessError
+from harness.postgresql import PostgreSQL
+from harness.rabbitmq import RabbitMQ
+
+BROKER = ["rabbitmq-server"]
+SERVICES = [*BROKER, "postgresql", "python3-venv"]
+
+CARGO_DENY = "0.20.2"
+# Advisories are left out: their database comes from a host that not every machine reaches.
+CARGO_DENY_CHECKS = ["bans", "licenses", "sources"]
+
+
+@dataclass
+class Counts:
+    """Tests that passed and failed, and a line about each that failed."""
+
+    passed: int = 0
+    failed: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+class Run:
+    """One run of one stage: its services end with it, its output is in one log."""
+
+    def __init__(self, keeper: Keeper, name: str):
+        self.keeper = keeper
+        self.name = name
+        self.counts = Counts()
+        self.log = keeper.logs / f"{name}.log"
+
+    def command(
+        self, arguments: list[str | Path], environment: dict[str, str] | None = None, timeout: float = 1500
+    ) -> int:
+        """Runs a command to its end, with the checkout as its folder, and gives its status."""
+        with self.log.open("a") as log:
+            log.write(f"\n$ {' '.join(map(str, arguments))}\n")
+        process = self.keeper.start(
+            self.name,
+            arguments,
+            environment={**without_proxies(dict(os.environ)), "CARGO_TERM_COLOR": "never", **(environment or {})},
+            directory=checkout.ROOT,
+        )
+        try:
+            return process.wait(timeout)
+        except TimeoutError:
+            process.kill()
+            self.counts.failed += 1
+            self.counts.failures.append(f"{' '.join(map(str, arguments))}: still running after {timeout:.0f} s")
+            return -1
+
+    def check(self, arguments: list[str | Path], **options) -> None:
+        """Runs a command that is itself one test."""
+        if self.command(arguments, **options) == 0:
+            self.counts.passed += 1
+        else:
+            self.counts.failed += 1
+            self.counts.failures.append(" ".join(map(str, arguments)))
+
+    def cargo_test(self, arguments: list[str], environment: dict[str, str] | None = None) -> None:
+        """Runs `cargo test` and counts its tests. An ignored test counts as failed."""
+        start = self.log.stat().st_size if self.log.exists() else 0
+        command = ["cargo", "test", "--release", "--locked", "--no-fail-fast", *arguments]
+        status = self.command(command, environment)
+        with self.log.open(errors="replace") as log:
+            log.seek(start)
+            text = log.read()
+        summary = re.compile(r"^test result: \w+\. (\d+) passed; (\d+) failed; (\d+) ignored", re.MULTILINE)
+        for passed, failed, ignored in summary.findall(text):
+            self.counts.passed += int(passed)
+            self.counts.failed += int(failed) + int(ignored)
+        wrong = re.findall(r"^test (\S+) .*\.\.\. (?:FAILED|ignored.*)$", text, re.MULTILINE)
+        self.counts.failures += wrong
+        if status != 0 and not wrong:
+            self.counts.failed += 1
+            self.counts.failures.append(f"{' '.join(command)} ended with status {status}")
+
+    def pytest(self, *arguments: str | Path, environment: dict[str, str] | None = None, timeout: int = 300) -> None:
+        """Runs pytest on folders and counts its tests. A skipped test counts as failed."""
+        report = self.keeper.logs / f"{self.name}-{self.counts.passed + self.counts.failed}.xml"
+        report.unlink(missing_ok=True)
+        python = checkout.tools().make(self.keeper).python
+        command = [python, "-B", "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}"]
+        status = self.command(
+            [*command, f"--timeout={timeout}", *arguments],
+            {"WAYPOST_TEST_STAGE": self.name, **(environment or {})},
+        )
+        try:
+            suites = xml.etree.ElementTree.parse(report).getroot().iter("testcase")
+        except (OSError, xml.etree.ElementTree.ParseError):
+            self.counts.failed += 1
+            self.counts.failures.append(f"pytest ended with status {status} and left no report")
+            return
+        wrong = []
+        for case in suites:
+            if any(case.find(kind) is not None for kind in ("failure", "error", "skipped")):
+                wrong.append(f"{case.get('classname')}::{case.get('name')}")
+            else:
+                self.counts.passed += 1
+        self.counts.failed += len(wrong)
+        self.counts.failures += wrong
+        if status != 0 and not wrong:
+            self.counts.failed += 1
+            self.counts.failures.append(f"pytest ended with status {status}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    what: str
+    run: Callable[[Run], None]
+    packages: list[str] = field(default_factory=list)
+    built: bool = False
+    """Whether it uses the programs of the release build."""
+    clients: bool = False
+    """Whether it uses the environments of the Python clients."""
+
+
+def formatting(run: Run) -> None:
+    run.check(["cargo", "fmt", "--all", "--check"])
+    run.check([checkout.tools().make(run.keeper).folder / "bin" / "ruff", "format", "--check", "."])
+
+
+def lint(run: Run) -> None:
+    run.check(["cargo", "clippy", "--release", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+
+
+def python_lint(run: Run) -> None:
+    run.check([checkout.tools().make(run.keeper).folder / "bin" / "ruff", "check", "."])
+
+
+def deny(run: Run) -> None:
+    program = shutil.which("cargo-deny")
+    if program is None:
+        folder = checkout.STATE / "cargo"
+        program = folder / "bin" / "cargo-deny"
+        if not program.exists():
+            command = ["cargo", "install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--root", folder]
+            # A profile that builds in half the time and runs as well for this purpose.
+            quick = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_OPT_LEVEL": "1"}
+            quick["CARGO_PROFILE_RELEASE_CODEGEN_UNITS"] = "16"
+            if run.command(command, quick) != 0:
+                raise ProcessError(f"cargo-deny {CARGO_DENY} could not be installed; see {run.log}")
+    run.check([program, "check", *CARGO_DENY_CHECKS])
+
+
+def rust(run: Run) -> None:
+    broker = RabbitMQ(run.keeper, name="rust-rabbitmq").start(wait=False)
+    database = PostgreSQL(run.keeper, name="rust-postgresql").start()
+    pythons = {version: checkout.clients(version).make(run.keeper).python for version in checkout.SDK_VERSIONS}
+    broker.wait_ready()
+    environment = {
+        "WAYPOST_TEST_AMQP": broker.create_virtual_host("cargo"),
+        "WAYPOST_TEST_AMQP_MANAGEMENT": broker.management_url,
+        "WAYPOST_TEST_POSTGRES": database.create_database("cargo"),
+        "WAYPOST_TEST_PYTHON": str(pythons["4.19.0"]),
+        "WAYPOST_TEST_PYTHON_316": str(pythons["3.16.1"]),
+    }
+    run.cargo_test(["--workspace"], environment)
+    broker.end()
+    database.stop()
+
+
+def suite(folder: str, **options: object) -> Callable[[Run], None]:
+    """A folder with pytest's tests below tests/."""
+    return lambda run: run.pytest(checkout.ROOT / "tests" / folder, **options)
+
+
+STAGES = [
+    Stage("format", "cargo fmt and ruff format change nothing", formatting),
+    Stage("python-lint", "ruff finds nothing", python_lint),
+    Stage("lint", "clippy finds nothing", lint),
+    Stage("deny", "cargo-deny: licences, sources and refused crates", deny),
+    Stage("rust", "every cargo test, with a real broker, database and SDK", rust, SERVICES, clients=True),
+    Stage("harness", "the harness itself: nothing outlives its starter", suite("keeper"), SERVICES),
+]
+
+
+def build(run: Run) -> None:
+    """The programs that the stages after it use."""
+    if run.command(["cargo", "build", "--release", "--workspace", "--bins", "--locked"]) != 0:
+        raise ProcessError(f"`cargo build --release` failed; see {run.log}")
+
+
+def prepare(run: Run, stages: list[Stage]) -> None:
+    """Installs what the stages need."""
+    packages = sorted({package for stage in stages for package in stage.packages})
+    debian.install(packages, run.log)
+    checkout.tools().make(run.keeper)
+    if any(stage.clients for stage in stages):
+        for version in checkout.SDK_VERSIONS:
+            checkout.clients(version).make(run.keeper)
+    if any(stage.built for stage in stages):
+        build(run)
+
+
+def rust_toolchain() -> str:
+    """The toolchain's version, for the head of the report."""
+    text = (checkout.ROOT / "rust-toolchain.toml").read_text()
+    return json.loads(re.search(r"channel = (\".*\")", text).group(1))
