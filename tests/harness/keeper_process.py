@@ -109,7 +109,7 @@ class KeeperProcess:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=processes.die_with_parent,
+                preexec_fn=processes.prepare_child,
                 **({"user": user, "group": user, "extra_groups": []} if user else {}),
             )
         finally:

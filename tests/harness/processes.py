@@ -19,8 +19,11 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "the kernel refused PR_SET_CHILD_SUBREAPER")
 
 
-def die_with_parent() -> None:
-    """Asks the kernel to kill this process when its parent ends (prctl(2)); for use between fork and exec."""
+def prepare_child() -> None:
+    """For use between fork and exec: the kernel kills the child when its parent ends (prctl(2)), and signals that the
+    parent or its own starter ignores are heard again."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     _libc.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
 
 
