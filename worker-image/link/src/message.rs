@@ -3,6 +3,7 @@
 //! Fields named `body` and the lists of ids travel as the frame's raw payload, never inside its header.
 
 use std::fmt;
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -247,6 +248,13 @@ pub enum Cause {
         /// What a slot may have, in bytes.
         limit: u64,
     },
+    /// It ran on after `GC_TASK_TIMEOUT` had been raised in it.
+    TimedOut {
+        /// The timeout, in milliseconds.
+        limit_ms: u64,
+    },
+    /// Its process closed the channel to the worker and was ended for that.
+    LostChannel,
     /// The agent cancelled it.
     Cancelled,
     /// The worker was ended, and the task did not finish within the grace.
@@ -269,6 +277,8 @@ pub enum Refusal {
     Duplicate,
     /// The agent sent more than it was asked for.
     NoCredit,
+    /// Every slot is busy for long, so the task is better run elsewhere or asked for again later.
+    Busy,
 }
 
 /// Why an agent does not take a worker.
@@ -312,6 +322,12 @@ impl fmt::Display for Cause {
                 peak >> 20,
                 limit >> 20
             ),
+            Self::TimedOut { limit_ms } => write!(
+                formatter,
+                "was ended because it went on after its timeout of {} s (GC_TASK_TIMEOUT)",
+                Duration::from_millis(*limit_ms).as_secs_f64()
+            ),
+            Self::LostChannel => formatter.write_str("was ended because its process closed the channel to the worker"),
             Self::Cancelled => formatter.write_str("was cancelled"),
             Self::GraceOver => formatter.write_str("was ended because its worker had to stop before it finished"),
             Self::CannotStart { reason } => write!(formatter, "could not be started: {reason}"),
