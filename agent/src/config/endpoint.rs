@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -47,6 +48,21 @@ impl Default for BaseConfig {
             high_assurance: false,
         }
     }
+}
+
+/// The `config.yaml` of a template endpoint.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ManagerConfig {
+    /// The keys that every kind of endpoint has.
+    pub base: BaseConfig,
+    /// Whether everybody may see that the endpoint exists.
+    pub public: bool,
+    /// Another place for the template.
+    pub user_config_template_path: Option<PathBuf>,
+    /// Another place for the schema.
+    pub user_config_schema_path: Option<PathBuf>,
+    /// Whom to write to about the endpoint.
+    pub email: Option<String>,
 }
 
 /// All that one user endpoint needs to know to run: a rendered template, or the `config.yaml` of a direct endpoint.

@@ -3,8 +3,16 @@
 //! Nothing here runs anything: reading ends in a value or in all problems at once.
 
 mod endpoint;
+mod parse;
+mod python;
+mod reader;
+pub mod schema;
+pub mod template;
+pub mod yaml;
 
 pub use endpoint::{
-    AckTiming, BaseConfig, Delivery, EngineConfig, LocalProviderConfig, ProcessConfig, ProviderConfig, ScalingStrategy,
-    UserEndpointConfig,
+    AckTiming, BaseConfig, Delivery, EngineConfig, LocalProviderConfig, ManagerConfig, ProcessConfig, ProviderConfig,
+    ScalingStrategy, UserEndpointConfig,
 };
+pub use parse::{ConfigError, Configuration, Read, endpoint_config, listen_address, user_endpoint_config};
+pub use reader::Problem;

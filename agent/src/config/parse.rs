@@ -1,0 +1,520 @@
+//! `config.yaml` and rendered templates into typed values. Keys, defaults and rules are upstream's
+//! (`globus_compute_endpoint.endpoint.config`, 4.19; for direct endpoints also 3.16), and ours where it is said.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::endpoint::{
+    AckTiming, BaseConfig, Delivery, EngineConfig, LocalProviderConfig, ManagerConfig, ProcessConfig, ProviderConfig,
+    ScalingStrategy, UserEndpointConfig,
+};
+use super::reader::{Findings, Problem, Section};
+use super::yaml::{self, Value};
+
+/// What a `config.yaml` describes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Configuration {
+    /// It has no `engine`: user endpoints are started by commands, from a template.
+    Template(ManagerConfig),
+    /// It has an `engine`: the endpoint runs tasks itself.
+    Direct(UserEndpointConfig),
+}
+
+impl Configuration {
+    /// The keys that both kinds have.
+    #[must_use]
+    pub fn base(&self) -> &BaseConfig {
+        match self {
+            Self::Template(config) => &config.base,
+            Self::Direct(config) => &config.base,
+        }
+    }
+}
+
+/// A configuration, and what is to be said about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Read<T> {
+    /// What was read.
+    pub config: T,
+    /// Keys without effect and the like: for a warning, not for a refusal.
+    pub remarks: Vec<Problem>,
+}
+
+/// Why a configuration can not be used: all of its problems at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// It is not YAML.
+    #[error("Invalid config syntax: {0}")]
+    Syntax(#[from] yaml::YamlError),
+    /// It is YAML, and not a configuration.
+    #[error("{}", list(.0))]
+    Problems(Vec<Problem>),
+}
+
+fn list(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    match lines.as_slice() {
+        [line] => format!("the configuration has a problem: {line}"),
+        lines => format!(
+            "the configuration has {} problems:\n  {}",
+            lines.len(),
+            lines.join("\n  ")
+        ),
+    }
+}
+
+/// Reads the `config.yaml` of an endpoint of either kind.
+///
+/// # Errors
+/// [`ConfigError`] with every problem found.
+pub fn endpoint_config(text: &str) -> Result<Read<(Configuration, ProcessConfig)>, ConfigError> {
+    let document = yaml::parse(text)?;
+    let mut findings = Findings::default();
+    let mut section = Section::open(&document, "", &mut findings);
+    let process = process(&mut section, &mut findings);
+    let configuration = if section.take("engine").is_some() {
+        Configuration::Direct(user_endpoint(&mut section, &mut findings))
+    } else {
+        Configuration::Template(manager(&mut section, &mut findings))
+    };
+    section.finish(&mut findings);
+    finish((configuration, process), findings)
+}
+
+/// Reads the configuration of one user endpoint: a rendered template.
+///
+/// # Errors
+/// [`ConfigError`] with every problem found.
+pub fn user_endpoint_config(text: &str) -> Result<Read<UserEndpointConfig>, ConfigError> {
+    let document = yaml::parse(text)?;
+    let mut findings = Findings::default();
+    let mut section = Section::open(&document, "", &mut findings);
+    if section.take("engine").is_none() {
+        section.problem(&mut findings, "engine", "is missing: it says what runs the tasks");
+    }
+    let config = user_endpoint(&mut section, &mut findings);
+    section.finish(&mut findings);
+    finish(config, findings)
+}
+
+fn finish<T>(config: T, findings: Findings) -> Result<Read<T>, ConfigError> {
+    if findings.problems.is_empty() {
+        Ok(Read {
+            config,
+            remarks: findings.remarks,
+        })
+    } else {
+        Err(ConfigError::Problems(findings.problems))
+    }
+}
+
+fn process(section: &mut Section<'_>, findings: &mut Findings) -> ProcessConfig {
+    let default = ProcessConfig::default();
+    let http = match section.take("http") {
+        Some(Value::Text(text)) => {
+            let address = listen_address(text);
+            if address.is_none() {
+                section.problem(
+                    findings,
+                    "http",
+                    "must be an address and a port, such as 127.0.0.1:9464",
+                );
+            }
+            address
+        }
+        Some(Value::Integer(port)) => {
+            let address = u16::try_from(*port)
+                .ok()
+                .map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+            if address.is_none() {
+                section.problem(findings, "http", "must be a port from 0 to 65535");
+            }
+            address
+        }
+        Some(other) => {
+            section.problem(
+                findings,
+                "http",
+                format!(
+                    "must be an address and a port, such as 127.0.0.1:9464, and is {}",
+                    other.kind()
+                ),
+            );
+            None
+        }
+        None => default.http,
+    };
+    ProcessConfig {
+        max_held_bytes: section
+            .size(findings, "max_held_bytes")
+            .unwrap_or(default.max_held_bytes),
+        max_user_endpoints: section
+            .count(findings, "max_user_endpoints", 1)
+            .map_or(default.max_user_endpoints, |count| count as usize),
+        http,
+    }
+}
+
+/// Reads `127.0.0.1:9464`, `[::1]:9464`, `localhost:9464`, `:9464` (all addresses) or `9464` (this machine only).
+#[must_use]
+pub fn listen_address(text: &str) -> Option<SocketAddr> {
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or(("localhost", text));
+    let host = match host {
+        "localhost" => Ipv4Addr::LOCALHOST,
+        "" => Ipv4Addr::UNSPECIFIED,
+        _ => return None,
+    };
+    Some(SocketAddr::new(IpAddr::V4(host), port.parse().ok()?))
+}
+
+fn base(section: &mut Section<'_>, findings: &mut Findings) -> BaseConfig {
+    let default = BaseConfig::default();
+    let heartbeat_period = section
+        .seconds(findings, "heartbeat_period")
+        .unwrap_or(default.heartbeat_period);
+    let minimum = Duration::from_secs(5);
+    if heartbeat_period < minimum {
+        section.remark(findings, "heartbeat_period", "the minimum is 5 s, which is taken");
+    }
+    let amqp_port = section.count(findings, "amqp_port", 1).and_then(|port| {
+        let port = u16::try_from(port).ok();
+        if port.is_none() {
+            section.problem(findings, "amqp_port", "must be a port from 1 to 65535");
+        }
+        port
+    });
+    BaseConfig {
+        // Generated configurations of 2023 said `display_name: None`.
+        display_name: section.text(findings, "display_name").filter(|name| name != "None"),
+        allowed_functions: section.uuids(findings, "allowed_functions"),
+        authentication_policy: section.uuid(findings, "authentication_policy"),
+        subscription_id: section.uuid(findings, "subscription_id"),
+        amqp_port,
+        heartbeat_period: heartbeat_period.max(minimum),
+        environment: section.text(findings, "environment"),
+        local_compute_services: section.boolean(findings, "local_compute_services").unwrap_or(false),
+        debug: section.boolean(findings, "debug").unwrap_or(false),
+        admins: section.uuids(findings, "admins"),
+        high_assurance: high_assurance(section, findings),
+    }
+}
+
+fn high_assurance(section: &mut Section<'_>, findings: &mut Findings) -> bool {
+    let wanted = section.boolean(findings, "high_assurance").unwrap_or(false);
+    if wanted {
+        section.problem(
+            findings,
+            "high_assurance",
+            "Waypost does not run high-assurance endpoints: remove the key",
+        );
+    }
+    wanted
+}
+
+fn manager(section: &mut Section<'_>, findings: &mut Findings) -> ManagerConfig {
+    let base = base(section, findings);
+    let mut file = |key: &str, findings: &mut Findings| {
+        let path = section
+            .text(findings, key)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)?;
+        if !path.exists() {
+            section.problem(findings, key, format!("there is no file {}", path.display()));
+        }
+        Some(path)
+    };
+    let user_config_template_path = file("user_config_template_path", findings);
+    let user_config_schema_path = file("user_config_schema_path", findings);
+    if section.take("identity_mapping_config_path").is_some() {
+        section.remark(
+            findings,
+            "identity_mapping_config_path",
+            "has no effect: user endpoints run as the endpoint's own user, for the owner's identities only",
+        );
+    }
+    // Only a high-assurance endpoint writes an audit log, upstream as here.
+    section.without_effect(findings, &["audit_log_path"]);
+    if let Some(mut pam) = section.section(findings, "pam") {
+        if pam.boolean(findings, "enable") == Some(true) {
+            pam.problem(
+                findings,
+                "enable",
+                "PAM needs user endpoints of other local users, which Waypost does not start",
+            );
+        }
+        pam.without_effect(findings, &["service_name"]);
+        pam.finish(findings);
+    }
+    // A user endpoint that is starting or ending takes a command at any time, so there is no grace to wait for.
+    section.without_effect(findings, &["mu_child_ep_grace_period_s"]);
+    removed(
+        section,
+        findings,
+        &["multi_user", "force_mu_allow_same_user", "detach_endpoint"],
+    );
+    ManagerConfig {
+        base,
+        public: section.boolean(findings, "public").unwrap_or(false),
+        user_config_template_path,
+        user_config_schema_path,
+        email: section.text(findings, "email"),
+    }
+}
+
+/// Keys that upstream had once and refuses now; a configuration that still has them means no harm.
+fn removed(section: &mut Section<'_>, findings: &mut Findings, keys: &[&str]) {
+    for key in keys {
+        if section.take(key).is_some() {
+            section.remark(findings, key, "was removed from Globus Compute and has no effect");
+        }
+    }
+}
+
+fn user_endpoint(section: &mut Section<'_>, findings: &mut Findings) -> UserEndpointConfig {
+    let default = UserEndpointConfig::default();
+    let base = base(section, findings);
+    let threshold = section
+        .seconds(findings, "heartbeat_threshold")
+        .unwrap_or(default.heartbeat_threshold);
+    let engine = match section.section(findings, "engine") {
+        Some(section) => engine(section, findings),
+        None => EngineConfig::default(),
+    };
+    if let Some(mut paths) = section.section(findings, "paths") {
+        paths.without_effect(findings, &["endpoint_dir", "endpoint_log"]);
+        paths.finish(findings);
+    }
+    section.without_effect(findings, &["log_dir", "stdout", "stderr"]);
+    removed(section, findings, &["multi_user", "detach_endpoint"]);
+    let ack = section.section(findings, "broker").and_then(|mut broker| {
+        let ack = broker.choice(
+            findings,
+            "ack",
+            &[("on_result", AckTiming::OnResult), ("on_accept", AckTiming::OnAccept)],
+        );
+        broker.finish(findings);
+        ack
+    });
+    UserEndpointConfig {
+        heartbeat_threshold: threshold.max(base.heartbeat_period * 2),
+        base,
+        engine,
+        idle_heartbeats_soft: section.count_or_zero(findings, "idle_heartbeats_soft").unwrap_or(0),
+        idle_heartbeats_hard: section
+            .count_or_zero(findings, "idle_heartbeats_hard")
+            .unwrap_or(default.idle_heartbeats_hard),
+        endpoint_setup: section.text(findings, "endpoint_setup"),
+        endpoint_teardown: section.text(findings, "endpoint_teardown"),
+        environment: default.environment,
+        reconnect_grace: section
+            .seconds(findings, "reconnect_grace")
+            .unwrap_or(default.reconnect_grace),
+        delivery: section
+            .choice(
+                findings,
+                "delivery",
+                &[
+                    ("at-least-once", Delivery::AtLeastOnce),
+                    ("at-most-once", Delivery::AtMostOnce),
+                ],
+            )
+            .unwrap_or_default(),
+        ack: ack.unwrap_or_default(),
+    }
+}
+
+/// Whether a tagged block is of the one type that is offered.
+fn check_type(section: &mut Section<'_>, findings: &mut Findings, what: &str, offered: &[&str]) {
+    match section.text(findings, "type") {
+        None => {
+            if !section.has("type") {
+                section.problem(
+                    findings,
+                    "type",
+                    format!("is missing; valid options are: {}", offered.join(", ")),
+                );
+            }
+        }
+        Some(name) if offered.contains(&name.as_str()) => {}
+        Some(name) => section.problem(
+            findings,
+            "type",
+            format!(
+                "'{name}' is not a valid {what}. Valid options are: {}",
+                offered.join(", ")
+            ),
+        ),
+    }
+}
+
+fn engine(mut section: Section<'_>, findings: &mut Findings) -> EngineConfig {
+    let default = EngineConfig::default();
+    // The engine's type may be left out, as in 3.16.
+    if section.has("type") {
+        check_type(&mut section, findings, "engine", &["GlobusComputeEngine"]);
+    }
+    for key in ["enable_mpi_mode", "mpi_launcher"] {
+        if section.take(key).is_some_and(|value| *value != Value::Boolean(false)) {
+            section.problem(
+                findings,
+                key,
+                "MPI mode is not supported on GlobusComputeEngine. Use GlobusMPIEngine instead.",
+            );
+        }
+    }
+    for key in ["container_type", "container_uri", "container_cmd_options"] {
+        if section.take(key).is_some() {
+            section.problem(
+                findings,
+                key,
+                "the local provider starts no containers: without this key, tasks would run outside of one",
+            );
+        }
+    }
+    let mut strategy = None;
+    if section.has("strategy") {
+        strategy = self::strategy(&mut section, findings);
+        section.remark(findings, "strategy", "is deprecated; use `job_status_kwargs.strategy`");
+    }
+    let mut max_idletime = None;
+    if let Some(mut status) = section.section(findings, "job_status_kwargs") {
+        if status.has("strategy") {
+            strategy = self::strategy(&mut status, findings);
+        }
+        max_idletime = status.seconds(findings, "max_idletime");
+        // Scaling is decided on every change, not periodically.
+        status.without_effect(findings, &["strategy_period"]);
+        status.finish(findings);
+    }
+    let provider = match section.section(findings, "provider") {
+        Some(provider) => ProviderConfig::Local(local_provider(provider, findings)),
+        None => default.provider,
+    };
+    let accelerators = match section.take("available_accelerators") {
+        None => Vec::new(),
+        Some(Value::Integer(count)) => (0..(*count).clamp(0, 1024)).map(|index| index.to_string()).collect(),
+        Some(Value::List(list)) => list
+            .iter()
+            .map(|value| match value {
+                Value::Text(text) => text.clone(),
+                other => other.to_string(),
+            })
+            .collect(),
+        Some(_) => {
+            section.problem(
+                findings,
+                "available_accelerators",
+                "must be a number or a list of names",
+            );
+            Vec::new()
+        }
+    };
+    section.without_effect(
+        findings,
+        &[
+            "address",
+            "loopback_address",
+            "worker_port",
+            "worker_ports",
+            "worker_port_range",
+            "interchange_port_range",
+            "storage_access",
+            "worker_debug",
+            "cpu_affinity",
+            "heartbeat_threshold",
+            "heartbeat_period",
+            "drain_period",
+            "poll_period",
+            "address_probe_timeout",
+            "worker_logdir_root",
+            "manager_selector",
+            "block_error_handler",
+            "endpoint_id",
+            "run_dir",
+        ],
+    );
+    let config = EngineConfig {
+        label: section.text(findings, "label"),
+        max_workers_per_node: section.count(findings, "max_workers_per_node", 1),
+        cores_per_worker: section
+            .number(findings, "cores_per_worker", 0.001, f64::INFINITY)
+            .unwrap_or(default.cores_per_worker),
+        mem_per_worker: section.number(findings, "mem_per_worker", 0.001, f64::INFINITY),
+        prefetch_capacity: section.count(findings, "prefetch_capacity", 0).unwrap_or(0),
+        max_retries_on_system_failure: section.count(findings, "max_retries_on_system_failure", 0).unwrap_or(0),
+        working_dir: section.text(findings, "working_dir").unwrap_or(default.working_dir),
+        run_in_sandbox: section.boolean(findings, "run_in_sandbox").unwrap_or(false),
+        allowed_serializers: section.texts(findings, "allowed_serializers"),
+        encrypted: section.boolean(findings, "encrypted").unwrap_or(true),
+        available_accelerators: accelerators,
+        strategy: strategy.unwrap_or_default(),
+        max_idletime: max_idletime.unwrap_or(default.max_idletime),
+        provider,
+    };
+    section.finish(findings);
+    config
+}
+
+fn strategy(section: &mut Section<'_>, findings: &mut Findings) -> Option<ScalingStrategy> {
+    section
+        .choice(
+            findings,
+            "strategy",
+            &[
+                ("none", ScalingStrategy::None),
+                ("simple", ScalingStrategy::Simple),
+                ("htex_auto_scale", ScalingStrategy::HtexAutoScale),
+            ],
+        )
+        // Python's `None` means the same as the text.
+        .or(Some(ScalingStrategy::None))
+}
+
+fn local_provider(mut section: Section<'_>, findings: &mut Findings) -> LocalProviderConfig {
+    let default = LocalProviderConfig::default();
+    check_type(&mut section, findings, "provider", &["LocalProvider"]);
+    if let Some(mut launcher) = section.section(findings, "launcher") {
+        check_type(
+            &mut launcher,
+            findings,
+            "launcher for the local provider",
+            &["SingleNodeLauncher", "SimpleLauncher"],
+        );
+        launcher.without_effect(findings, &["debug", "fail_on_any"]);
+        launcher.finish(findings);
+    }
+    section.without_effect(findings, &["cmd_timeout"]);
+    let mut config = LocalProviderConfig {
+        init_blocks: section.count(findings, "init_blocks", 0).unwrap_or(default.init_blocks),
+        min_blocks: section.count(findings, "min_blocks", 0).unwrap_or(default.min_blocks),
+        max_blocks: section.count(findings, "max_blocks", 0).unwrap_or(default.max_blocks),
+        parallelism: section
+            .number(findings, "parallelism", 0.0, 1.0)
+            .unwrap_or(default.parallelism),
+        nodes_per_block: section
+            .count(findings, "nodes_per_block", 1)
+            .unwrap_or(default.nodes_per_block),
+        worker_init: section.text(findings, "worker_init").unwrap_or_default(),
+    };
+    if config.min_blocks > config.max_blocks {
+        section.problem(
+            findings,
+            "min_blocks",
+            format!("is {}, more than max_blocks ({})", config.min_blocks, config.max_blocks),
+        );
+    }
+    if config.init_blocks > config.max_blocks {
+        section.remark(
+            findings,
+            "init_blocks",
+            format!("is more than max_blocks ({}), which is taken", config.max_blocks),
+        );
+        config.init_blocks = config.max_blocks;
+    }
+    section.finish(findings);
+    config
+}
