@@ -17,7 +17,8 @@ PAGE = """\
 # Benchmarks
 
 Made by `tests/bench/run.py` on {date}: {machine}. RabbitMQ, the load generator and the agents share these cores.
-{rounds} rounds in which the agents take turns; medians, with the spread from lowest to highest. The task doubles a number.
+{rounds} rounds in which the agents take turns; medians, with the spread from lowest to highest. The task doubles a
+number.
 Each agent has two executors. The echo agent receives, publishes with confirm and acks, and runs nothing: no agent
 that acks late can be faster. Compare the ratios; absolute figures are of one machine on one day.
 
