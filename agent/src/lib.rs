@@ -22,6 +22,7 @@ pub mod cli;
 pub mod config;
 pub mod journal;
 pub mod manager;
+pub mod provider;
 pub mod runtime;
 pub mod service;
 pub mod state;

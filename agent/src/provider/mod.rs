@@ -1,0 +1,103 @@
+//! Blocks: what a platform launches, and in which workers run. One trait, and what implements it.
+//!
+//! A provider decides nothing: it starts and ends the blocks that it is told to, and says what it sees of them. All
+//! orders return at once; what becomes of them comes as [`ProviderEvent`]s.
+
+pub mod local;
+
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+use waypost_engine::{BlockId, BlockState, StartOutcome};
+
+/// What a provider has to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProviderEvent {
+    /// What became of [`Provider::start`].
+    Started {
+        /// Which block.
+        block: BlockId,
+        /// What.
+        outcome: StartOutcome,
+    },
+    /// What became of [`Provider::delete`]: whether the platform took the request.
+    Deleted {
+        /// Which block.
+        block: BlockId,
+        /// Whether it did.
+        done: bool,
+    },
+    /// A block changed. After [`BlockState::Ended`] nothing is left of it and nothing more comes.
+    Observed {
+        /// Which block.
+        block: BlockId,
+        /// What it is now.
+        state: BlockState,
+    },
+}
+
+/// Why blocks can not be listed.
+#[derive(Debug, thiserror::Error)]
+#[error("the blocks of the user endpoint can not be listed in {place}: {source}")]
+pub struct ListError {
+    place: String,
+    source: std::io::Error,
+}
+
+/// A platform that launches blocks for one user endpoint.
+pub trait Provider: Send {
+    /// The blocks that exist, of whatever life of the agent. From here on they are watched.
+    fn list(&mut self) -> BoxFuture<'_, Result<Vec<BlockId>, ListError>>;
+
+    /// Launches a block.
+    fn start(&mut self, block: BlockId);
+
+    /// Ends a block, whatever it does.
+    fn delete(&mut self, block: BlockId);
+}
+
+/// A block's name: the first eight digits of its user endpoint's id, the epoch, and the number in it.
+#[must_use]
+pub fn block_name(user_endpoint: Uuid, block: BlockId) -> String {
+    let id = user_endpoint.simple().to_string();
+    format!("{}-{block}", &id[..8])
+}
+
+/// The block that has this name, if it is one of this user endpoint.
+#[must_use]
+pub fn parse_block_name(user_endpoint: Uuid, name: &str) -> Option<BlockId> {
+    let rest = name
+        .strip_prefix(&user_endpoint.simple().to_string()[..8])?
+        .strip_prefix('-')?;
+    let (epoch, number) = rest.split_once('-')?;
+    let block = BlockId {
+        epoch: epoch.parse().ok()?,
+        number: number.parse().ok()?,
+    };
+    // A name is only this block's if it is written as this block's: "1-01" is not "1-1".
+    (block_name(user_endpoint, block) == name).then_some(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_back_as_its_block_and_only_by_its_user_endpoint() {
+        let (ours, other) = (Uuid::from_u128(1 << 120), Uuid::from_u128(2 << 120));
+        let block = BlockId { epoch: 12, number: 3 };
+        assert_eq!(block_name(ours, block), "01000000-12-3");
+        assert_eq!(parse_block_name(ours, "01000000-12-3"), Some(block));
+        assert_eq!(parse_block_name(other, "01000000-12-3"), None);
+        for name in [
+            "",
+            "01000000",
+            "01000000-",
+            "01000000-1",
+            "01000000-1-01",
+            "01000000-1--1",
+            "01000000-1-1-1",
+        ] {
+            assert_eq!(parse_block_name(ours, name), None, "{name}");
+        }
+    }
+}
