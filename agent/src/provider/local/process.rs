@@ -36,7 +36,11 @@ impl Process {
     fn open(pid: i32) -> io::Result<Self> {
         let id = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         // Opened first and read then: what is read is of what was opened, or of nothing.
-        let handle = AsyncFd::register(pidfd_open(id, PidfdFlags::NONBLOCK)?)?;
+        #[expect(
+            deprecated,
+            reason = "its unsound cases are types that change their descriptor, as OwnedFd does not"
+        )]
+        let handle = AsyncFd::new(pidfd_open(id, PidfdFlags::NONBLOCK)?)?;
         let started = Stat::of(pid).ok_or(io::ErrorKind::NotFound)?.started;
         Ok(Self { pid, started, handle })
     }
