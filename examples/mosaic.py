@@ -51,15 +51,15 @@ def render(left: int, top: int, width: int, height: int, corner: complex, step: 
         for x in range(left, left + width):
             c = corner + complex(x * step, -y * step)
             z = slope = 0j
-            for count in range(iterations):
+            count = 0
+            while count < iterations and abs(z) <= 100.0:
                 slope = 2 * z * slope + 1
                 z = z * z + c
-                if abs(z) > 100.0:
-                    break
-            else:
+                count += 1
+            if abs(z) <= 100.0:
                 pixels += b"\x08\x0a\x14"
                 continue
-            smooth = count + 2 - math.log2(math.log(abs(z)))
+            smooth = count + 1 - math.log2(math.log(abs(z)))
             normal = z / slope
             normal /= abs(normal)
             shade = 0.25 + 0.85 * max(0.0, ((normal * light).real + 1.4) / 2.4)

@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness import processes
-from harness.keeper_process import MARK
+from harness.keeper_process import KEEPER_OF, MARK
+
+HANDED_OVER = "it was handed over"
 
 
 class KeeperError(Exception):
@@ -98,12 +100,13 @@ class Keeper:
     """Starts processes that end with this one, whatever ends it (see keeper_process.py).
 
     `epitaph` is printed by the keeper if this process goes away without a word. `logs` is where the output goes.
+    `mark` is a name by which `end_kept` finds the keeper later.
     """
 
-    def __init__(self, logs: Path, epitaph: str = ""):
+    def __init__(self, logs: Path, epitaph: str = "", mark: str | None = None):
         self.logs = Path(logs)
         self.logs.mkdir(parents=True, exist_ok=True)
-        self.mark = uuid.uuid4().hex
+        self.mark = mark or uuid.uuid4().hex
         self._changed = threading.Condition()
         self._numbers = itertools.count(1)
         self._answers: dict[int, dict] = {}
@@ -119,6 +122,7 @@ class Keeper:
         self._keeper = subprocess.Popen(
             [sys.executable, "-B", "-c", code, tests, str(theirs.fileno()), self.mark, epitaph],
             pass_fds=[theirs.fileno()],
+            env={**os.environ, KEEPER_OF: self.mark},
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
@@ -247,11 +251,11 @@ class Keeper:
         """Every living process under the keeper, daemons and their children included."""
         return processes.descendants(self.pid)
 
-    def hand_over(self, path: Path) -> None:
-        """Lets everything run on after this process; `ask_to_end(path)` ends it."""
-        self._ask("hand_over", path=str(path))
+    def hand_over(self) -> None:
+        """Lets everything run on after this process; `end_kept(mark)` ends it."""
+        self._ask("hand_over")
         with self._changed:
-            self._gone = "it was handed over"
+            self._gone = HANDED_OVER
 
     def end(self) -> None:
         """Ends everything and waits until nothing is left."""
@@ -263,24 +267,31 @@ class Keeper:
                 self._channel.sendall(json.dumps({"id": 0, "do": "end"}).encode() + b"\n")
             except OSError:
                 pass
-        if self._gone != "it was handed over":
+        if self._gone != HANDED_OVER:
             self._keeper.wait()
             self._reader.join()
 
 
-def ask_to_end(path: Path) -> bool:
-    """Ends what an earlier starter handed over. False if no keeper answers at the path."""
-    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        channel.connect(str(path))
-        channel.sendall(json.dumps({"id": 1, "do": "end"}).encode() + b"\n")
-        while channel.recv(4096):
-            pass
-    except OSError:
-        return False
-    finally:
-        channel.close()
-    end = time.monotonic() + 60
-    while path.exists() and time.monotonic() < end:
-        time.sleep(0.02)
-    return True
+def is_kept(mark: str) -> bool:
+    """Whether a keeper of this mark is alive."""
+    return bool(processes.with_environment(KEEPER_OF, mark))
+
+
+def end_kept(mark: str, timeout: float = 60) -> bool:
+    """Ends the keeper of this mark with all that it keeps, and what a keeper that was killed left. False if there was
+    nothing. TimeoutError names what is still there."""
+    found = False
+    end = time.monotonic() + timeout
+    for keeper in processes.with_environment(KEEPER_OF, mark):
+        found = True
+        processes.kill(keeper.pid, signal.SIGTERM)
+    while is_kept(mark) and time.monotonic() < end:
+        time.sleep(0.05)
+    while left := processes.with_environment(MARK, mark):
+        found = True
+        if time.monotonic() > end:
+            raise TimeoutError("; ".join(f"process {seen.pid} still runs: {seen.command}" for seen in left))
+        for seen in left:
+            processes.kill(seen.pid)
+        time.sleep(0.05)
+    return found

@@ -24,6 +24,8 @@ from harness import processes
 
 MARK = "WAYPOST_KEEPER"
 """Environment variable that every process under a keeper carries; its value names the keeper."""
+KEEPER_OF = "WAYPOST_KEEPER_OF"
+"""The same value in the environment of the keeper itself."""
 
 
 class Managed:
@@ -38,10 +40,10 @@ class KeeperProcess:
         self.channel: socket.socket | None = channel
         self.mark = mark
         self.epitaph = epitaph
-        self.buffers: dict[socket.socket, bytes] = {channel: b""}
+        self.buffer = b""
         self.managed: dict[int, Managed] = {}
         self.paths: list[str] = []
-        self.listener: socket.socket | None = None
+        self.handed_over = False
         self.selector = selectors.DefaultSelector()
         self.selector.register(channel, selectors.EVENT_READ, self.read_requests)
         self.ending = False
@@ -63,9 +65,11 @@ class KeeperProcess:
                 key.data(key.fileobj)
         self.end_everything()
 
-    def send(self, channel: socket.socket, message: dict) -> None:
+    def send(self, message: dict) -> None:
+        if self.channel is None:
+            return
         try:
-            channel.sendall(json.dumps(message).encode() + b"\n")
+            self.channel.sendall(json.dumps(message).encode() + b"\n")
         except OSError:
             pass
 
@@ -76,24 +80,21 @@ class KeeperProcess:
             data = b""
         if not data:
             self.selector.unregister(channel)
-            del self.buffers[channel]
             channel.close()
-            if channel is self.channel:
-                self.channel = None
-                if self.listener is None:
-                    if self.epitaph:
-                        print(self.epitaph, file=sys.stderr, flush=True)
-                    self.ending = True
+            self.channel = None
+            if not self.handed_over:
+                if self.epitaph:
+                    print(self.epitaph, file=sys.stderr, flush=True)
+                self.ending = True
             return
-        lines = (self.buffers[channel] + data).split(b"\n")
-        self.buffers[channel] = lines.pop()
+        *lines, self.buffer = (self.buffer + data).split(b"\n")
         for line in lines:
             request = json.loads(line)
             try:
                 answer = getattr(self, "do_" + request["do"])(request) or {}
             except Exception as error:  # every failure belongs to the asker
                 answer = {"error": f"{type(error).__name__}: {error}"}
-            self.send(channel, {"id": request["id"], **answer})
+            self.send({"id": request["id"], **answer})
 
     def do_start(self, request: dict) -> dict:
         output = None
@@ -129,27 +130,12 @@ class KeeperProcess:
         self.paths.append(request["path"])
 
     def do_hand_over(self, request: dict) -> None:
-        """From now on the starter may go: a client of the socket at this path ends what runs."""
-        path = request["path"]
-        if os.path.exists(path):
-            os.unlink(path)
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.listener.bind(path)
-        self.listener.listen()
-        self.paths.append(path)
-        self.selector.register(self.listener, selectors.EVENT_READ, self.accept)
+        """From now on the starter may go: SIGTERM ends what runs."""
+        self.handed_over = True
         nowhere = os.open(os.devnull, os.O_RDWR)
         for number in (0, 1, 2):
             os.dup2(nowhere, number)
         os.close(nowhere)
-
-    def accept(self, listener: socket.socket) -> None:
-        channel, _ = listener.accept()
-        self.buffers[channel] = b""
-        self.selector.register(channel, selectors.EVENT_READ, self.read_requests)
-
-    def do_list(self, request: dict) -> dict:
-        return {"processes": [{"pid": p.popen.pid, "name": p.name} for p in self.managed.values()]}
 
     def do_end(self, request: dict) -> None:
         self.ending = True
@@ -166,8 +152,7 @@ class KeeperProcess:
             if managed is None:
                 continue
             managed.popen.returncode = os.waitstatus_to_exitcode(status)
-            if self.channel is not None:
-                self.send(self.channel, {"exited": pid, "status": managed.popen.returncode})
+            self.send({"exited": pid, "status": managed.popen.returncode})
 
     def wait_until(self, condition, seconds: float) -> bool:
         end = time.monotonic() + seconds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from harness import processes
 from harness.endpoint import wait_for
-from harness.keeper import Keeper, KeeperError, ProcessError, ask_to_end
+from harness.keeper import Keeper, KeeperError, ProcessError, end_kept, is_kept
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -88,17 +89,23 @@ def test_everything_ends_when_the_keeper_itself_is_killed(starter):
     )
 
 
-def test_what_is_handed_over_lives_on_until_it_is_asked_to_end(tmp_path):
-    keeper = Keeper(tmp_path)
-    process = keeper.start("sleeper", ["sleep", "600"])
-    keeper.hand_over(tmp_path / "socket")
+@pytest.mark.parametrize("keeper_is_killed", [False, True])
+def test_what_is_handed_over_lives_on_until_it_is_ended(tmp_path, keeper_is_killed):
+    mark = f"handed-over:{tmp_path}"
+    keeper = Keeper(tmp_path, mark=mark)
+    process = keeper.start("stubborn", [sys.executable, "-c", STUBBORN], grace=0.1)
+    wait_for(lambda: len(keeper.descendants()) == 3, "all three")
+    keeper.hand_over()
     keeper.end()
-    keeper._channel.close()
+    keeper._channel.shutdown(socket.SHUT_RDWR)
     time.sleep(0.2)
+    assert is_kept(mark)
     assert processes.look_at(process.pid) is not None
-    assert ask_to_end(tmp_path / "socket")
-    wait_for(lambda: not processes.with_environment("WAYPOST_KEEPER", keeper.mark), "the end")
-    assert not ask_to_end(tmp_path / "socket")
+    if keeper_is_killed:
+        os.kill(keeper.pid, signal.SIGKILL)
+    assert end_kept(mark, 10)
+    assert not processes.with_environment("WAYPOST_KEEPER", mark)
+    assert not end_kept(mark, 10)
 
 
 def test_a_failed_start_names_the_program(tmp_path):
