@@ -17,10 +17,14 @@ SDK_VERSIONS = ("4.19.0", "3.16.1")
 """The versions of globus-compute-sdk and globus-compute-endpoint that everything is tried with."""
 
 
+def target() -> Path:
+    """Where cargo builds."""
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+
+
 def binary(name: str) -> Path:
     """A program of ours, from the release build. FileNotFoundError says how to build it."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-    path = target / "release" / name
+    path = target() / "release" / name
     if not path.exists():
         raise FileNotFoundError(f"{path} is not built: run `cargo build --release --bin {name}`")
     return path
