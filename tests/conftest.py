@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from harness import checkout
 from harness.endpoint import Endpoint, PythonEndpoint
 from harness.environments import PythonEnvironment
-from harness.interchange import Client, Interchange
+from harness.interchange import Client, Interchange, client_settings
 from harness.keeper import Keeper
 from harness.postgresql import PostgreSQL
 from harness.rabbitmq import RabbitMQ
@@ -78,15 +79,27 @@ def make_interchange(
 
 
 @pytest.fixture(scope="session")
-def interchange(make_interchange: Callable[..., Interchange]) -> Interchange:
-    """An interchange on SQLite that tests share when they leave it as it was."""
-    return make_interchange(name="interchange")
+def interchange(make_interchange: Callable[..., Interchange], request: pytest.FixtureRequest) -> Interchange:
+    """An interchange that tests share. It keeps its data in SQLite, or PostgreSQL if WAYPOST_TEST_DATABASE says so."""
+    options = {}
+    if os.environ.get("WAYPOST_TEST_DATABASE") == "postgresql":
+        options["database"] = request.getfixturevalue("database")()
+    return make_interchange(name="interchange", **options)
 
 
 @pytest.fixture(scope="session")
 def client(interchange: Interchange) -> Client:
     """Credentials at the shared interchange."""
     return interchange.create_client("tests")
+
+
+@pytest.fixture(scope="session")
+def in_client_environment(interchange: Interchange, client: Client, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Makes this very process a client of the shared interchange: an SDK that is imported here uses it."""
+    settings = client_settings(interchange.port, client, tmp_path_factory.mktemp("client"))
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[name]
+    os.environ.update(settings)
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +112,24 @@ def clients(keeper: Keeper) -> Callable[[str], PythonEnvironment]:
 def sdk(request: pytest.FixtureRequest, clients: Callable[[str], PythonEnvironment]) -> PythonEnvironment:
     """Each version of the SDK in turn."""
     return clients(request.param)
+
+
+@pytest.fixture(scope="session")
+def endpoints(keeper: Keeper, interchange: Interchange, client: Client) -> Iterator[Callable[[str], Endpoint]]:
+    """The endpoint of ours of a kind, "template" or "direct", that tests share when they leave it as it was. Its
+    workers have the SDK of the Python that runs the tests."""
+    made: dict[str, Endpoint] = {}
+
+    def get(kind: str) -> Endpoint:
+        if kind not in made:
+            python = Path(sys.executable)
+            binary = checkout.binary("endpoint")
+            made[kind] = Endpoint(keeper, binary, interchange, client, kind, f"shared-{kind}", python=python).start()
+        return made[kind]
+
+    yield get
+    for endpoint in made.values():
+        endpoint.stop()
 
 
 @pytest.fixture

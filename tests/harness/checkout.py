@@ -17,6 +17,9 @@ SDK_VERSIONS = ("4.19.0", "3.16.1")
 """The versions of globus-compute-sdk and globus-compute-endpoint that everything is tried with."""
 
 
+PYTEST = ("pytest==8.4.2", "pytest-timeout==2.4.0")
+
+
 def target() -> Path:
     """Where cargo builds."""
     return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -31,12 +34,13 @@ def binary(name: str) -> Path:
 
 
 def clients(version: str) -> PythonEnvironment:
-    """The environment with globus-compute-sdk and globus-compute-endpoint of a version."""
-    packages = [f"globus-compute-sdk=={version}", f"globus-compute-endpoint=={version}"]
+    """The environment with globus-compute-sdk and globus-compute-endpoint of a version, and pytest for tests that
+    are programs of the SDK themselves."""
+    packages = [f"globus-compute-sdk=={version}", f"globus-compute-endpoint=={version}", *PYTEST]
     return PythonEnvironment(STATE / "environments" / f"globus-compute-{version}", packages)
 
 
 def tools() -> PythonEnvironment:
     """The environment with pytest and ruff."""
-    packages = ["pytest==8.4.2", "pytest-timeout==2.4.0", "ruff==0.14.3", "pika==1.3.2", "msgpack==1.1.2"]
+    packages = [*PYTEST, "ruff==0.14.3", "pika==1.3.2", "msgpack==1.1.2"]
     return PythonEnvironment(STATE / "environments" / "tools", packages)

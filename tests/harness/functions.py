@@ -1,0 +1,95 @@
+"""Functions that tests send to workers."""
+
+from __future__ import annotations
+
+import builtins
+import types
+from collections.abc import Callable
+
+
+def by_value(function: Callable) -> Callable:
+    """The function as if it stood in the user's own program: sent as code, not as the name of a module that workers
+    have not. It sees no global but the builtins, so it imports what it needs."""
+    names = {"__builtins__": builtins, "__name__": "__main__"}
+    made = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__)
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__module__ = "__main__"
+    return made
+
+
+@by_value
+def double(number):
+    return 2 * number
+
+
+@by_value
+def greet(name, greeting="Hello"):
+    return f"{greeting} {name}"
+
+
+@by_value
+def divide(number, by):
+    return number / by
+
+
+@by_value
+def payload(size):
+    return b"x" * size
+
+
+@by_value
+def sleep_and_return(seconds, value):
+    import time
+
+    time.sleep(seconds)
+    return value
+
+
+@by_value
+def leave_mark(folder, name, seconds):
+    """Writes a new file for each run of the task, so that a second run shows."""
+    import os
+    import pathlib
+    import time
+    import uuid
+
+    place = pathlib.Path(folder) / f"{name}.{uuid.uuid4().hex}"
+    place.write_text(f"{os.getpid()} {os.environ.get('GC_TASK_UUID')}")
+    time.sleep(seconds)
+    return name
+
+
+@by_value
+def size_of(data):
+    return len(data)
+
+
+@by_value
+def where():
+    import os
+
+    return {"pid": os.getpid(), "parent": os.getppid(), "folder": os.getcwd()}
+
+
+@by_value
+def environment(name):
+    import os
+
+    return os.environ.get(name)
+
+
+@by_value
+def die_by_signal(number):
+    import os
+    import time
+
+    print("about to die", flush=True)
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+@by_value
+def segfault():
+    import ctypes
+
+    ctypes.string_at(0)
