@@ -1,0 +1,110 @@
+"""The agent dies, or is away, and no task is lost or run twice."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import random
+import time
+from pathlib import Path
+
+import pytest
+from harness.endpoint import wait_for
+from harness.functions import double, leave_mark, segfault, where
+
+WAIT = 120
+
+
+def runs(folder: Path) -> collections.Counter:
+    """How often each task ran, by the marks that the runs left."""
+    return collections.Counter(path.name.partition(".")[0] for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("when", [0.1, 0.4, 1.0, 2.0])
+def test_tasks_in_flight_outlive_a_kill_of_the_agent_and_run_once(endpoint, executor, tmp_path, when):
+    """200 tasks of 50 ms; SIGKILL to the agent, and a start at once."""
+    executor.submit(double, 1).result(WAIT)
+    futures = [executor.submit(leave_mark, str(tmp_path), f"task-{number}", 0.05) for number in range(200)]
+    wait_for(lambda: len(list(tmp_path.iterdir())) >= 1, "the first task to run", WAIT)
+    time.sleep(when)
+    before = runs(tmp_path)
+    endpoint.kill()
+    endpoint.start(wait=False)
+    results = [future.result(WAIT) for future in futures]
+    assert results == [f"task-{number}" for number in range(200)]
+    assert len(before) < 200, "all tasks had run before the kill: the test shows nothing"
+    counts = runs(tmp_path)
+    assert len(counts) == 200
+    assert [name for name, count in counts.items() if count > 1] == []
+
+
+def test_an_agent_that_is_killed_again_and_again_loses_nothing(endpoint, executor, tmp_path):
+    executor.submit(double, 1).result(WAIT)
+    futures = [executor.submit(leave_mark, str(tmp_path), f"task-{number}", 0.05) for number in range(200)]
+    dice = random.Random(7)
+    for _ in range(4):
+        time.sleep(dice.uniform(0.2, 1.2))
+        endpoint.kill()
+        endpoint.start(wait=False)
+    assert [future.result(WAIT) for future in futures] == [f"task-{number}" for number in range(200)]
+    assert [name for name, count in runs(tmp_path).items() if count > 1] == []
+
+
+def test_a_start_right_after_a_kill_is_not_refused_for_a_stale_pid_file(endpoint):
+    endpoint.kill()
+    endpoint.start()
+    assert endpoint.process.running
+
+
+def test_a_segfault_is_told_within_half_a_second_and_the_slot_is_back(endpoint, executor):
+    executor.submit(where).result(WAIT)
+    start = time.monotonic()
+    dying = executor.submit(segfault)
+    after = executor.submit(double, 4)
+    with pytest.raises(Exception, match="SIGSEGV|signal 11"):
+        dying.result(WAIT)
+    assert after.result(WAIT) == 8
+    # The client itself gathers submits for up to half a second, and looks for results each half second.
+    assert time.monotonic() - start < 0.5 + 1.1
+
+
+def test_the_tasks_of_a_killed_worker_block_end_with_its_reason(endpoint, executor, tmp_path):
+    pid = executor.submit(where).result(WAIT)["pid"]
+    futures = [executor.submit(leave_mark, str(tmp_path), f"task-{number}", 3.0) for number in range(2)]
+    wait_for(lambda: len(list(tmp_path.iterdir())) == 2, "both tasks to run", WAIT)
+    from harness import processes
+
+    block = next(
+        seen
+        for seen in endpoint.keeper.descendants()
+        if "worker" in seen.command
+        and "--block" in seen.command
+        and pid in {below.pid for below in processes.descendants(seen.pid)}
+    )
+    processes.kill(block.pid)
+    for future in futures:
+        with pytest.raises(Exception, match="(?i)worker|block|killed|SIGKILL"):
+            future.result(WAIT)
+    assert executor.submit(double, 2).result(WAIT) == 4
+
+
+def test_tasks_sent_while_the_agent_is_down_are_run_when_it_is_back(endpoint, executor):
+    """200 s pass in the agent's eyes: it starts with a clock that is ahead."""
+    executor.submit(double, 1).result(WAIT)
+    endpoint.kill()
+    wait_for(lambda: not endpoint.process.running, "the end of the agent")
+    futures = [executor.submit(double, number) for number in range(50)]
+    wait_for(lambda: all(future.task_id for future in futures), "all tasks to be submitted", WAIT)
+    endpoint.start(wait=False, prefix=["faketime", "-f", "+200s"])
+    assert [future.result(WAIT) for future in futures] == [2 * number for number in range(50)]
+
+
+def test_a_thousand_tasks_outlive_a_kill_of_the_broker(endpoint, executor, broker):
+    executor.submit(double, 1).result(WAIT)
+    futures = [executor.submit(double, number) for number in range(1000)]
+    wait_for(lambda: sum(future.done() for future in futures) > 50, "the first results", WAIT)
+    broker.kill()
+    broker.start()
+    done, _ = concurrent.futures.wait(futures, timeout=WAIT)
+    assert len(done) == 1000
+    assert [future.result() for future in futures] == [2 * number for number in range(1000)]
