@@ -15,6 +15,10 @@ from harness.keeper import Keeper, Process
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 """Debian's own start script. The one in /usr/sbin insists on root or the rabbitmq user."""
 
+# A root has no /proc, where a node looks for its own memory and the machine's.
+ROOT_SETTINGS = """vm_memory_calculation_strategy = allocated
+total_memory_available_override_value = 2GB"""
+
 
 class RabbitMQ:
     """One node. `root` is a folder to chroot into, where another version is installed (needs root).
@@ -46,7 +50,7 @@ class RabbitMQ:
         self.folder = folder or keeper.temporary_folder(name)
         # Inside a root the node sees the folder by another path.
         if root is not None:
-            self._inside = Path("/run") / f"waypost-{self.folder.name}"
+            self._inside = Path("/run") / self.folder.name
             outside = root / self._inside.relative_to("/")
             keeper._ask("remove_at_end", path=str(outside))
         else:
@@ -68,6 +72,7 @@ disk_free_limit.absolute = 200MB
 log.console = true
 log.console.level = info
 log.file = false
+{ROOT_SETTINGS if root is not None else ""}
 {settings}
 """
         )
