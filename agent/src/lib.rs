@@ -20,6 +20,7 @@ pub mod auth;
 pub mod broker;
 pub mod cli;
 pub mod config;
+pub mod hub;
 pub mod journal;
 pub mod manager;
 pub mod provider;

@@ -42,6 +42,8 @@ pub use publisher::Publisher;
 /// What happened.
 #[derive(Debug)]
 pub enum Event {
+    /// Connected: results can be published.
+    Connected,
     /// Consuming on a new channel; deliveries follow.
     Consuming {
         /// The channel's epoch.
@@ -49,7 +51,8 @@ pub enum Event {
     },
     /// Another consumer holds the queue. The broker tries again by itself.
     Standby,
-    /// The connection or its channel is gone; all tags of `channel` are void. The broker reconnects by itself.
+    /// The connection or its channel is gone: all tags of `channel` are void, and of every publish without an answer
+    /// nobody knows what became of it. The broker reconnects by itself.
     Lost {
         /// The epoch of the channel that was lost; none if there was no consumer.
         channel: Option<u64>,
@@ -160,10 +163,12 @@ impl Broker {
         self.shown
     }
 
-    /// Publishes a result as the service asked. The answer comes as [`Event::Published`]; without a connection it is
-    /// kept until there is one.
+    /// Publishes a result as the service asked. The answer comes as [`Event::Published`], or for all at once as
+    /// [`Event::Lost`]. Dropped without a connection: [`Event::Lost`] has come before.
     pub fn publish(&mut self, publish: PublishId, body: Bytes) {
-        self.publishes.push_back((publish, body));
+        if matches!(self.state, State::Up(_)) {
+            self.publishes.push_back((publish, body));
+        }
     }
 
     /// Acknowledges a delivery, or with `multiple` all up to it. Dropped if its channel is gone.
@@ -192,8 +197,10 @@ impl Broker {
     /// Asks how many tasks wait in the queue. The answer is [`Event::Depth`] or [`Event::DepthRefused`]; there is none
     /// if the connection is lost meanwhile.
     pub fn ask_depth(&mut self) {
-        if let State::Up(session) = &mut self.state {
-            session.ask_depth();
+        if let State::Up(session) = &mut self.state
+            && !session.ask_depth()
+        {
+            self.events.push_back(Event::DepthRefused);
         }
     }
 
@@ -213,12 +220,11 @@ impl Broker {
         self.credentials = credentials;
         if differ || self.shown == BrokerState::Refused {
             if let State::Up(session) = &mut self.state {
+                self.epoch = session.epoch();
                 let channel = session.consuming();
-                session.abandon(&mut self.events);
-                self.events.push_back(Event::Lost {
-                    channel,
-                    reason: BrokerError::CredentialsReplaced,
-                });
+                self.publishes.clear();
+                let reason = BrokerError::CredentialsReplaced;
+                self.events.push_back(Event::Lost { channel, reason });
             }
             self.shown = BrokerState::Connecting;
             self.back_off.reset();
@@ -277,7 +283,10 @@ impl Broker {
             }
             State::Connecting(connecting) => {
                 match std::task::ready!(connecting.poll_unpin(context)) {
-                    Ok(session) => self.state = State::Up(session),
+                    Ok(session) => {
+                        self.events.push_back(Event::Connected);
+                        self.state = State::Up(session);
+                    }
                     Err(error) => self.fail(None, error),
                 }
                 Poll::Ready(())
@@ -293,7 +302,6 @@ impl Broker {
                         }
                         let channel = session.consuming();
                         self.epoch = session.epoch();
-                        session.abandon(&mut self.events);
                         self.fail(channel, error);
                         Poll::Ready(())
                     }
@@ -313,6 +321,7 @@ impl Broker {
     }
 
     fn fail(&mut self, channel: Option<u64>, reason: BrokerError) {
+        self.publishes.clear();
         let wait = if let BrokerError::Refused(why) = &reason {
             self.shown = BrokerState::Refused;
             self.events.push_back(Event::Refused(why.clone()));

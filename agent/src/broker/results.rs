@@ -49,7 +49,7 @@ impl ResultPublisher {
     }
 
     /// Sends what `queue` holds as far as the bound allows, and reports answers. Ready with an error if the channel
-    /// is gone; what had no answer is then told by [`ResultPublisher::abandon`].
+    /// is gone.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -70,15 +70,6 @@ impl ResultPublisher {
             if let Err(error) = self.report(events) {
                 return Poll::Ready(Err(error));
             }
-        }
-    }
-
-    /// Reports everything that had no answer as unknown.
-    pub(super) fn abandon(&mut self, events: &mut VecDeque<Event>) {
-        self.sending.clear();
-        for publish in std::mem::take(&mut self.unconfirmed).into_keys() {
-            let outcome = PublishOutcome::Unknown;
-            events.push_back(Event::Published { publish, outcome });
         }
     }
 

@@ -173,9 +173,10 @@ impl Session {
         }
     }
 
-    pub(super) fn ask_depth(&mut self) {
+    /// False if it is known that the broker refuses to say.
+    pub(super) fn ask_depth(&mut self) -> bool {
         if self.depth.is_some() || self.depth_refused {
-            return;
+            return !self.depth_refused;
         }
         let (connection, queue) = (Arc::clone(&self.connection), self.queue.clone());
         let asking = async move {
@@ -193,6 +194,7 @@ impl Session {
             Ok(ready)
         };
         self.depth = Some(asking.boxed());
+        true
     }
 
     pub(super) fn heartbeat(&mut self, body: Bytes) {
@@ -214,11 +216,6 @@ impl Session {
         self.poll_depth(context, events);
         self.poll_closings(context)?;
         self.poll_consuming(context, events)
-    }
-
-    /// Reports what had no answer; the session is over.
-    pub(super) fn abandon(&mut self, events: &mut VecDeque<Event>) {
-        self.publisher.abandon(events);
     }
 
     /// Sends the last heartbeat and closes.

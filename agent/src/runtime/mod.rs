@@ -4,7 +4,12 @@
 //! included, ends or degrades it alone. What all of a process share (the listener for workers, the bound on held
 //! bytes, the metrics) is its [`Environment`].
 
+mod driver;
 mod environment;
+mod failure;
+mod heartbeat;
+mod observer;
+mod settings;
 mod status;
 
 use std::path::PathBuf;
@@ -82,10 +87,30 @@ impl UserEndpoint {
     /// [`UserEndpoint::status`] and [`UserEndpoint::ended`].
     #[must_use]
     pub fn start(specification: Specification, environment: Arc<Environment>) -> Self {
-        let (commands, _inbox) = mpsc::unbounded_channel();
-        let (_status_sender, status) = watch::channel(UserEndpointStatus::new(specification.id, specification.name));
-        let (_ended_sender, ended) = watch::channel(None);
-        drop(environment);
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (status_sender, status) =
+            watch::channel(UserEndpointStatus::new(specification.id, specification.name.clone()));
+        let (ended_sender, ended) = watch::channel(None);
+        let name = specification.name.clone();
+        // A panic is caught at the task's edge and ends this user endpoint alone.
+        let running = tokio::spawn(run(specification, environment, status_sender.clone(), inbox));
+        tokio::spawn(async move {
+            let how = match running.await {
+                Ok(how) => how,
+                Err(error) => Ended::Failed(format!("the user endpoint's task failed: {error}")),
+            };
+            match &how {
+                Ended::Failed(why) => {
+                    tracing::error!(user_endpoint = %name, %why, "the user endpoint has failed");
+                    status_sender.send_modify(|status| status.last_error = Some(why.clone()));
+                }
+                Ended::Idle | Ended::Stopped => {
+                    tracing::info!(user_endpoint = %name, ?how, "the user endpoint has ended")
+                }
+            }
+            status_sender.send_modify(|status| status.state = UserEndpointState::Ended);
+            ended_sender.send_replace(Some(how));
+        });
         Self {
             commands,
             status,
@@ -118,5 +143,17 @@ impl UserEndpoint {
             Ok(how) => how.clone().unwrap_or(Ended::Stopped),
             Err(_) => Ended::Failed("the user endpoint's task ended without a word".to_owned()),
         }
+    }
+}
+
+async fn run(
+    specification: Specification,
+    environment: Arc<Environment>,
+    status: watch::Sender<UserEndpointStatus>,
+    commands: mpsc::UnboundedReceiver<Command>,
+) -> Ended {
+    match driver::Driver::start(specification, environment, status).await {
+        Ok(driver) => driver.run(commands).await,
+        Err(why) => Ended::Failed(why),
     }
 }

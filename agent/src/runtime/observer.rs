@@ -1,0 +1,460 @@
+//! From what the engine says of itself to metrics, log lines and status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+use waypost_engine::{BlockEndKind, BlockId, CauseKind, Event, PublishOutcome, TaskId, TaskOutcome, Time, WorkerId};
+
+use super::status::BlockStatus;
+use crate::provider::block_name;
+use crate::telemetry::{
+    self, BlockEnd, BlockState, DeliveryKind, Metrics, Publish, Share, SlotState, TaskOutcome as Outcome, TaskState,
+};
+
+/// Where a task is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Not begun: here, or with a worker whose slots are all busy.
+    Waiting {
+        since: Time,
+    },
+    Running {
+        block: BlockId,
+    },
+    Finished,
+}
+
+#[derive(Debug, Clone)]
+struct Block {
+    state: BlockState,
+    worker: Option<WorkerId>,
+    slots: u32,
+    busy: usize,
+    idle_since: Time,
+}
+
+/// Follows one user endpoint by its engine's events.
+pub(super) struct Observer {
+    user_endpoint: Uuid,
+    metrics: Arc<Metrics>,
+    tasks: BTreeMap<TaskId, Phase>,
+    blocks: BTreeMap<BlockId, Block>,
+    waiting: u64,
+    running: u64,
+    finished: u64,
+    received: u64,
+    settled: u64,
+    last_error: Option<String>,
+    task_share: Share<TaskState>,
+    block_share: Share<BlockState>,
+    slot_share: Share<SlotState>,
+}
+
+/// The figures of one moment.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Figures {
+    pub(super) waiting: u64,
+    pub(super) running: u64,
+    pub(super) held: u64,
+    pub(super) received: u64,
+    pub(super) settled: u64,
+    pub(super) slots: usize,
+    pub(super) busy: usize,
+    pub(super) workers: usize,
+    pub(super) workers_taking: usize,
+}
+
+impl Observer {
+    pub(super) fn new(user_endpoint: Uuid, metrics: Arc<Metrics>) -> Self {
+        Self {
+            user_endpoint,
+            tasks: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            waiting: 0,
+            running: 0,
+            finished: 0,
+            received: 0,
+            settled: 0,
+            last_error: None,
+            task_share: metrics.tasks.share(),
+            block_share: metrics.blocks.share(),
+            slot_share: metrics.slots.share(),
+            metrics,
+        }
+    }
+
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.last_error.clone()
+    }
+
+    /// Remembers what went wrong, for status.
+    pub(super) fn note_error(&mut self, error: String) {
+        self.last_error = Some(error);
+    }
+
+    /// The figures of now. The gauges follow.
+    pub(super) fn figures(&mut self) -> Figures {
+        let mut by_state: BTreeMap<BlockState, u64> = BTreeMap::new();
+        let (mut slots, mut workers, mut taking) = (0, 0, 0);
+        for block in self.blocks.values() {
+            *by_state.entry(block.state).or_default() += 1;
+            if block.worker.is_some() {
+                workers += 1;
+                slots += usize::try_from(block.slots).unwrap_or(usize::MAX);
+                taking += usize::from(block.state == BlockState::Running);
+            }
+        }
+        for state in [
+            BlockState::Starting,
+            BlockState::Running,
+            BlockState::Lost,
+            BlockState::Draining,
+        ] {
+            self.block_share.set(state, by_state.get(&state).copied().unwrap_or(0));
+        }
+        let busy = self.blocks.values().map(|block| block.busy).sum::<usize>().min(slots);
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        self.slot_share.set(SlotState::Busy, count(busy));
+        self.slot_share.set(SlotState::Idle, count(slots - busy));
+        self.task_share.set(TaskState::Waiting, self.waiting);
+        self.task_share.set(TaskState::Running, self.running);
+        self.task_share.set(TaskState::Finished, self.finished);
+        Figures {
+            waiting: self.waiting,
+            running: self.running,
+            held: self.waiting + self.running + self.finished,
+            received: self.received,
+            settled: self.settled,
+            slots,
+            busy,
+            workers,
+            workers_taking: taking,
+        }
+    }
+
+    /// When the task that has waited longest began to.
+    pub(super) fn oldest_wait(&self) -> Option<Time> {
+        let since = |phase: &Phase| match phase {
+            Phase::Waiting { since } => Some(*since),
+            Phase::Running { .. } | Phase::Finished => None,
+        };
+        self.tasks.values().filter_map(since).min()
+    }
+
+    /// The blocks, for status.
+    pub(super) fn blocks(&self) -> Vec<BlockStatus> {
+        let status = |(block, of): (&BlockId, &Block)| BlockStatus {
+            name: block_name(self.user_endpoint, *block),
+            state: telemetry::Label::value(of.state).to_owned(),
+            slots: usize::try_from(of.slots).unwrap_or(usize::MAX),
+            busy: of.busy,
+        };
+        self.blocks.iter().map(status).collect()
+    }
+
+    /// The blocks whose workers are connected: id, name, slots, and how long each has been idle.
+    pub(super) fn connected(&self, now: Time) -> impl Iterator<Item = (BlockId, String, u32, Duration)> {
+        self.blocks
+            .iter()
+            .filter(|(_, of)| of.worker.is_some())
+            .map(move |(block, of)| {
+                let idle = if of.busy == 0 {
+                    now.since(of.idle_since)
+                } else {
+                    Duration::ZERO
+                };
+                (*block, block_name(self.user_endpoint, *block), of.slots, idle)
+            })
+    }
+
+    fn phase(&mut self, now: Time, task: TaskId, phase: Option<Phase>) {
+        let before = match phase {
+            Some(phase) => self.tasks.insert(task, phase),
+            None => self.tasks.remove(&task),
+        };
+        if let Some(before) = before {
+            *self.counter(before) -= 1;
+            if let Phase::Running { block } = before
+                && let Some(block) = self.blocks.get_mut(&block)
+            {
+                block.busy = block.busy.saturating_sub(1);
+                block.idle_since = now;
+            }
+        }
+        if let Some(phase) = phase {
+            *self.counter(phase) += 1;
+            if let Phase::Running { block } = phase
+                && let Some(block) = self.blocks.get_mut(&block)
+            {
+                block.busy += 1;
+            }
+        }
+    }
+
+    const fn counter(&mut self, phase: Phase) -> &mut u64 {
+        match phase {
+            Phase::Waiting { .. } => &mut self.waiting,
+            Phase::Running { .. } => &mut self.running,
+            Phase::Finished => &mut self.finished,
+        }
+    }
+
+    fn block(&mut self, now: Time, block: BlockId) -> &mut Block {
+        self.blocks.entry(block).or_insert(Block {
+            state: BlockState::Starting,
+            worker: None,
+            slots: 0,
+            busy: 0,
+            idle_since: now,
+        })
+    }
+
+    /// Takes in one event.
+    pub(super) fn observe(&mut self, now: Time, event: Event) {
+        match event {
+            Event::TaskAccepted { .. }
+            | Event::TaskRedelivered { .. }
+            | Event::SettledTaskRedelivered { .. }
+            | Event::TaskDispatched { .. }
+            | Event::TaskAdopted { .. }
+            | Event::TaskStarted { .. }
+            | Event::TaskFinished { .. }
+            | Event::TaskRetried { .. }
+            | Event::TaskFailed { .. }
+            | Event::TaskRunTwice { .. }
+            | Event::TaskRecalled { .. }
+            | Event::TaskGivenBack { .. }
+            | Event::DeliveryRefreshed { .. }
+            | Event::PublishFailed { .. }
+            | Event::ResultConfirmed { .. }
+            | Event::TaskSettled { .. } => self.observe_task(now, event),
+            Event::WorkerJoined { .. }
+            | Event::WorkerSilent { .. }
+            | Event::WorkerGivenUp { .. }
+            | Event::BlockStarting { .. }
+            | Event::BlockStartFailed { .. }
+            | Event::BlockDraining { .. }
+            | Event::BlockDeleting { .. }
+            | Event::BlockEnded { .. } => self.observe_block(now, event),
+            Event::JournalFailed { entries } => {
+                tracing::error!(
+                    entries,
+                    "the journal could not be written: a restart may run these tasks again"
+                );
+            }
+            Event::HeldBytesExceeded(true) => {
+                tracing::info!("as many bytes of tasks and results are held as may be: taking one task at a time");
+            }
+            Event::HeldBytesExceeded(false) => tracing::info!("fewer bytes are held again than may be"),
+            Event::RestartSettled { missing, tasks } => {
+                tracing::info!(missing, tasks, "all blocks of the life before are accounted for");
+            }
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "observe tells the kinds apart")]
+    fn observe_task(&mut self, now: Time, event: Event) {
+        match event {
+            Event::TaskAccepted {
+                task,
+                bytes,
+                redelivered,
+            } => {
+                let kind = if redelivered {
+                    DeliveryKind::Redelivered
+                } else {
+                    DeliveryKind::First
+                };
+                self.metrics.tasks_received.increment(kind);
+                self.received += 1;
+                self.phase(now, task, Some(Phase::Waiting { since: now }));
+                tracing::debug!(%task, bytes, redelivered, "task received");
+            }
+            Event::TaskRedelivered { task } => {
+                self.metrics.tasks_received.increment(DeliveryKind::Redelivered);
+                tracing::debug!(%task, "task delivered again while it is in hand");
+            }
+            Event::SettledTaskRedelivered { task } => {
+                self.metrics.tasks_received.increment(DeliveryKind::Redelivered);
+                tracing::debug!(%task, "task delivered again after its result was confirmed");
+            }
+            Event::TaskDispatched {
+                task,
+                worker,
+                block,
+                attempt,
+                waited,
+            } => {
+                tracing::debug!(%task, %worker, %block, attempt, ?waited, "task sent to a worker");
+            }
+            Event::TaskAdopted { task, block } => {
+                self.received += 1;
+                self.phase(now, task, Some(Phase::Running { block }));
+                tracing::info!(%task, %block, "task of an earlier life found with its worker");
+            }
+            Event::TaskStarted { task, block, slot } => {
+                if let Some(Phase::Waiting { since }) = self.tasks.get(&task) {
+                    self.metrics.task_queue_wait.observe(now.since(*since));
+                }
+                self.phase(now, task, Some(Phase::Running { block }));
+                tracing::debug!(%task, %block, slot = slot.0, "task begun");
+            }
+            Event::TaskFinished {
+                task,
+                block,
+                outcome,
+                bytes,
+                ran,
+            } => {
+                if let Some(ran) = ran {
+                    self.metrics.task_run.observe(ran);
+                }
+                self.metrics.task_results.increment(match outcome {
+                    TaskOutcome::Succeeded => Outcome::Success,
+                    TaskOutcome::Failed => Outcome::Failed,
+                });
+                self.phase(now, task, Some(Phase::Finished));
+                tracing::debug!(%task, %block, ?outcome, bytes, ?ran, "task ended");
+            }
+            Event::TaskRetried { task, failures, cause } => {
+                self.phase(now, task, Some(Phase::Waiting { since: now }));
+                tracing::warn!(%task, failures, cause = cause.as_str(), "task was ended by a fault and is tried again");
+            }
+            Event::TaskFailed { task, cause, block } => {
+                self.metrics.task_results.increment(outcome_of(cause));
+                self.phase(now, task, Some(Phase::Finished));
+                let block = block.map(|block| block.to_string());
+                tracing::warn!(%task, cause = cause.as_str(), block, "task could not be run to its end");
+            }
+            Event::TaskRunTwice { task, block } => {
+                self.metrics.tasks_run_twice.inc();
+                tracing::warn!(%task, %block, "task was run twice");
+            }
+            Event::TaskRecalled { task, worker } => {
+                tracing::debug!(%task, %worker, "task asked back from a worker that has not begun it");
+            }
+            Event::TaskGivenBack { task } => {
+                self.phase(now, task, None);
+                tracing::debug!(%task, "task given back to the queue");
+            }
+            Event::DeliveryRefreshed { task } => tracing::debug!(%task, "delivery refreshed"),
+            Event::PublishFailed {
+                task,
+                outcome,
+                again_in,
+            } => {
+                self.metrics.result_publishes.increment(match outcome {
+                    PublishOutcome::Returned => Publish::Returned,
+                    PublishOutcome::Nacked => Publish::Nacked,
+                    PublishOutcome::Unknown | PublishOutcome::Confirmed => Publish::Unknown,
+                });
+                if outcome == PublishOutcome::Returned {
+                    self.note_error("the broker has no queue for results: a result was returned".to_owned());
+                }
+                tracing::warn!(%task, ?outcome, ?again_in, "result was not taken by the broker");
+            }
+            Event::ResultConfirmed { task, took, publishes } => {
+                self.metrics.result_publishes.increment(Publish::Confirmed);
+                self.metrics.result_confirm.observe(took);
+                tracing::debug!(%task, ?took, publishes, "result confirmed");
+            }
+            Event::TaskSettled { task, took } => {
+                self.settled += 1;
+                self.phase(now, task, None);
+                tracing::debug!(%task, ?took, "task settled");
+            }
+            _ => {}
+        }
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "observe tells the kinds apart")]
+    fn observe_block(&mut self, now: Time, event: Event) {
+        match event {
+            Event::WorkerJoined {
+                worker,
+                block,
+                slots,
+                returned,
+            } => {
+                let of = self.block(now, block);
+                of.worker = Some(worker);
+                of.slots = slots;
+                if of.state != BlockState::Draining {
+                    of.state = BlockState::Running;
+                }
+                tracing::info!(%worker, %block, slots, returned, "worker joined");
+            }
+            Event::WorkerSilent { worker, block } => {
+                let of = self.block(now, block);
+                if of.worker == Some(worker) {
+                    of.worker = None;
+                    of.state = BlockState::Lost;
+                }
+                tracing::warn!(%worker, %block, "the link to a worker is gone");
+            }
+            Event::WorkerGivenUp { block, tasks } => {
+                tracing::warn!(%block, tasks, "a silent worker was not back in time");
+            }
+            Event::BlockStarting { block } => {
+                self.block(now, block);
+                tracing::info!(%block, "block is being started");
+            }
+            Event::BlockStartFailed {
+                block,
+                end,
+                failures,
+                again_in,
+            } => {
+                self.blocks.remove(&block);
+                self.metrics.block_ends.increment(match end.kind {
+                    BlockEndKind::NotRegistered => BlockEnd::NeverRegistered,
+                    _ => BlockEnd::StartFailed,
+                });
+                self.note_error(format!("a block could not be started: {}", end.message));
+                tracing::warn!(%block, failures, ?again_in, why = %end.message, output = %end.output, "block could not be started");
+            }
+            Event::BlockDraining { block, idle_for } => {
+                self.block(now, block).state = BlockState::Draining;
+                tracing::info!(%block, ?idle_for, "idle block is being drained");
+            }
+            Event::BlockDeleting { block } => {
+                self.block(now, block).state = BlockState::Draining;
+                tracing::info!(%block, "block is being deleted");
+            }
+            Event::BlockEnded {
+                block,
+                end,
+                tasks,
+                expected,
+            } => {
+                self.blocks.remove(&block);
+                self.metrics
+                    .block_ends
+                    .increment(if expected { BlockEnd::Drained } else { BlockEnd::Crashed });
+                if expected {
+                    tracing::info!(%block, "block has ended");
+                } else {
+                    self.note_error(format!("a block ended by itself: {}", end.message));
+                    tracing::warn!(%block, tasks, why = %end.message, output = %end.output, "block ended by itself");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+const fn outcome_of(cause: CauseKind) -> Outcome {
+    match cause {
+        CauseKind::Refused | CauseKind::NoBlockStarts => Outcome::Refused,
+        CauseKind::ExecutorDied
+        | CauseKind::OutOfMemory
+        | CauseKind::BlockEnded
+        | CauseKind::WorkerLost
+        | CauseKind::WorkerForgot
+        | CauseKind::Interrupted
+        | CauseKind::Cancelled
+        | CauseKind::EndpointStopped => Outcome::Lost,
+    }
+}
