@@ -66,6 +66,8 @@ pub enum Cause {
         /// In the worker's words.
         reason: String,
     },
+    /// At-most-once, and the journal could not be written, so that a start could not have been remembered.
+    JournalFailed,
     /// It was cancelled.
     Cancelled,
     /// The endpoint was stopped while it ran.
@@ -84,13 +86,14 @@ pub enum CauseKind {
     Interrupted,
     NoBlockStarts,
     Refused,
+    JournalFailed,
     Cancelled,
     EndpointStopped,
 }
 
 impl CauseKind {
     /// Every kind, in a fixed order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ExecutorDied,
         Self::OutOfMemory,
         Self::BlockEnded,
@@ -99,6 +102,7 @@ impl CauseKind {
         Self::Interrupted,
         Self::NoBlockStarts,
         Self::Refused,
+        Self::JournalFailed,
         Self::Cancelled,
         Self::EndpointStopped,
     ];
@@ -115,6 +119,7 @@ impl CauseKind {
             Self::Interrupted => "interrupted",
             Self::NoBlockStarts => "no_block_starts",
             Self::Refused => "refused",
+            Self::JournalFailed => "journal_failed",
             Self::Cancelled => "cancelled",
             Self::EndpointStopped => "endpoint_stopped",
         }
@@ -146,6 +151,7 @@ impl Cause {
             Self::Interrupted => CauseKind::Interrupted,
             Self::NoBlockStarts { .. } => CauseKind::NoBlockStarts,
             Self::Refused { .. } => CauseKind::Refused,
+            Self::JournalFailed => CauseKind::JournalFailed,
             Self::Cancelled => CauseKind::Cancelled,
             Self::EndpointStopped => CauseKind::EndpointStopped,
         }

@@ -23,8 +23,9 @@ pub enum Input {
         /// The channel that was lost.
         channel: ChannelEpoch,
     },
-    /// Somebody else holds the queue (403 "exclusive use"): all that is not a result in hand is theirs now. Before the
-    /// next [`ConsumerStarted`](Self::ConsumerStarted), list the blocks again.
+    /// Somebody else holds the queue (403 "exclusive use"): all that is not a result in hand is theirs now. The engine
+    /// closes the links, publishes what it has, and ends with [`Output::Drained`](crate::Output::Drained). When the queue
+    /// is ours again, make another engine as at a start.
     Fenced,
     /// The broker's consumer timeout, learned from a 406 that names it.
     ConsumerTimeout {
@@ -58,7 +59,7 @@ pub enum Input {
         written: bool,
     },
     /// The provider's list of the blocks that exist: given once, before the first
-    /// [`ConsumerStarted`](Self::ConsumerStarted) and after each [`Fenced`](Self::Fenced).
+    /// [`ConsumerStarted`](Self::ConsumerStarted).
     BlocksListed {
         /// All of them, of whatever epoch.
         blocks: Vec<BlockId>,
@@ -207,7 +208,7 @@ pub enum PublishOutcome {
 }
 
 /// Something that a worker has of a task when it says hello.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldTask {
     /// The task.
     pub task: TaskId,
@@ -246,6 +247,10 @@ pub enum RefusalReason {
     Recalled,
     /// The worker is ending.
     Draining,
+    /// It was sent more than it asked for.
+    NoCredit,
+    /// It has this very attempt already; what becomes of that one counts.
+    Duplicate,
     /// No worker like this one can run it: an error result says why.
     Impossible {
         /// In words for the submitter.

@@ -36,9 +36,15 @@ mod event;
 mod failure;
 mod ids;
 mod input;
+mod invariants;
 mod journal;
+mod mutation;
 mod output;
+mod scaling;
 mod settings;
+mod state;
+mod status;
+mod transitions;
 
 pub use engine::Engine;
 pub use event::Event;
@@ -51,5 +57,8 @@ pub use input::{
     BlockState, Delivery, Drain, HeldState, HeldTask, Input, PublishOutcome, RefusalReason, StartOutcome, TaskOutcome,
 };
 pub use journal::{AcceptedTask, JournalRecord};
+#[cfg(feature = "mutations")]
+pub use mutation::Mutation;
 pub use output::{DeadlineReason, Output, ToWorker};
 pub use settings::{Acknowledge, Guarantee, Prefetch, Scaling, Settings};
+pub use status::Status;

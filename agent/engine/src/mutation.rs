@@ -1,0 +1,63 @@
+//! Mistakes that the engine can be made to make, so that a test can show that the simulator would notice. Without the
+//! feature `mutations` nothing can switch one on.
+
+/// One mistake.
+#[cfg_attr(
+    not(feature = "mutations"),
+    expect(unreachable_pub, reason = "public with the feature")
+)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutation {
+    /// A delivery is acknowledged when its result is published, not when it is confirmed.
+    AckEarly,
+    /// A delivery of a task in hand is taken for a new task.
+    ForgetDedupe,
+    /// Credit for tasks is not counted after the first.
+    LoseCredit,
+    /// More tasks are sent than there is credit for.
+    IgnoreCredit,
+    /// The memory of the settled is not asked.
+    ForgetSettled,
+    /// Redelivered tasks do not wait for the blocks that were found at the start.
+    StartRedeliveredAtOnce,
+    /// Blocks are ended for want of work though they have some.
+    DeleteBusyBlock,
+    /// A publish whose outcome is unknown is taken for done.
+    DropUnknownPublish,
+    /// A result that the broker returned is taken for confirmed.
+    TrustReturned,
+    /// A multiple acknowledgement covers deliveries that are still open.
+    AckOverOpen,
+    /// Tasks are sent to workers that drain.
+    DispatchToDraining,
+    /// Tasks that a lost worker had not begun are not put back into the queue.
+    LoseUnbegun,
+}
+
+/// The mistakes that are switched on.
+#[derive(Debug, Default)]
+pub(crate) struct Mutations {
+    #[cfg(feature = "mutations")]
+    on: Option<Mutation>,
+}
+
+impl Mutations {
+    #[cfg(feature = "mutations")]
+    pub(crate) const fn has(&self, mutation: Mutation) -> bool {
+        matches!(self.on, Some(on) if on as u8 == mutation as u8)
+    }
+
+    #[cfg(not(feature = "mutations"))]
+    #[expect(clippy::unused_self, reason = "with the feature it is used")]
+    pub(crate) const fn has(&self, _mutation: Mutation) -> bool {
+        false
+    }
+}
+
+#[cfg(feature = "mutations")]
+impl crate::Engine {
+    /// Makes this engine make a mistake from now on.
+    pub fn mutate(&mut self, mutation: Mutation) {
+        self.mutations.on = Some(mutation);
+    }
+}

@@ -1,0 +1,85 @@
+//! The engine at a glance.
+
+use std::time::Duration;
+
+use crate::state::block::Phase;
+use crate::{Engine, Time};
+
+/// Figures of one moment, for status, heartbeats and gauges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Status {
+    /// Tasks in the queue, those held back after a restart included.
+    pub tasks_waiting: usize,
+    /// Tasks that a block has and has not reported begun.
+    pub tasks_queued: usize,
+    /// Tasks that run.
+    pub tasks_running: usize,
+    /// Results that are not settled.
+    pub results: usize,
+    /// Messages that wait at the broker, as far as that is known.
+    pub queue_depth: u64,
+    /// Deliveries that are not acknowledged.
+    pub unacknowledged: usize,
+    /// The prefetch window.
+    pub window: u32,
+    /// Bytes of tasks and results held.
+    pub held_bytes: u64,
+    /// How long the task that has waited longest has.
+    pub oldest_wait: Option<Duration>,
+    /// Blocks asked for whose worker has not said hello.
+    pub blocks_starting: usize,
+    /// Blocks whose worker is there.
+    pub blocks_up: usize,
+    /// Blocks whose worker's link is gone.
+    pub blocks_silent: usize,
+    /// Blocks that are being ended.
+    pub blocks_ending: usize,
+    /// Slots of the workers that are there.
+    pub slots: u32,
+    /// How many of the settled are remembered.
+    pub settled_remembered: usize,
+}
+
+impl Status {
+    /// Tasks that are in hand, or wait at the broker: none of them means that the endpoint is idle.
+    #[must_use]
+    pub const fn outstanding(&self) -> u64 {
+        (self.tasks_waiting + self.tasks_queued + self.tasks_running + self.results) as u64 + self.queue_depth
+    }
+}
+
+impl Engine {
+    /// The figures of this moment. Takes time in proportion to the blocks and tasks in hand.
+    #[must_use]
+    pub fn status(&self, now: Time) -> Status {
+        let mut status = Status {
+            tasks_waiting: self.tasks.waiting_count() + self.tasks.held_count(),
+            results: self.tasks.done_count(),
+            queue_depth: self.depth.ready(),
+            unacknowledged: self.ledger.len(),
+            window: self.window.size,
+            held_bytes: self.tasks.held_bytes(),
+            slots: self.blocks.slots(),
+            settled_remembered: self.settled.len(),
+            ..Status::default()
+        };
+        status.tasks_running = self.tasks.iter().filter(|(_, task)| task.is_running()).count();
+        status.tasks_queued = self.tasks.given_count() - status.tasks_running;
+        status.oldest_wait = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.is_waiting())
+            .map(|(_, task)| now.since(task.accepted))
+            .max();
+        for (_, block) in self.blocks.iter() {
+            match block.phase {
+                Phase::Starting => status.blocks_starting += 1,
+                Phase::Up if block.draining => status.blocks_ending += 1,
+                Phase::Up => status.blocks_up += 1,
+                Phase::Silent { .. } | Phase::GivenUp { .. } => status.blocks_silent += 1,
+                Phase::Draining | Phase::Deleting => status.blocks_ending += 1,
+            }
+        }
+        status
+    }
+}

@@ -1,0 +1,134 @@
+use std::collections::BTreeSet;
+
+use crate::state::block::{Block, Phase};
+use crate::state::task::{Done, Message, State, Step};
+use crate::state::timers::Timer;
+use crate::{BlockId, Cause, Event, JournalRecord, TaskId};
+
+/// How far a new life has come in finding out what the one before left behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Restart {
+    /// Which blocks exist is not known.
+    Unlisted,
+    /// These have neither said hello, nor ended, nor been silent for too long.
+    Waiting(BTreeSet<BlockId>),
+    /// All are accounted for.
+    Over,
+}
+
+impl crate::Engine {
+    pub(crate) fn restore_records(&mut self, records: impl IntoIterator<Item = JournalRecord>) {
+        for record in records {
+            match record {
+                JournalRecord::Started { task, attempt, .. } => {
+                    self.starts.insert(task, attempt);
+                }
+                JournalRecord::Settled { task, at } => {
+                    self.settled.insert(task, at, self.now);
+                    self.starts.remove(&task);
+                    self.tasks.remove(task);
+                }
+                JournalRecord::Accepted { task: accepted, .. } => {
+                    let message = Message {
+                        function: accepted.function,
+                        resource_specification: accepted.resource_specification,
+                        result_serializers: accepted.result_serializers,
+                        body: accepted.body,
+                    };
+                    self.restore_task(accepted.task);
+                    if let Some(task) = self.tasks.get_mut(accepted.task) {
+                        task.journalled = true;
+                    }
+                    self.tasks.set_message(accepted.task, Some(message));
+                }
+                JournalRecord::Failed { task, body, .. } => {
+                    self.restore_task(task);
+                    self.starts.remove(&task);
+                    self.move_task(task, State::Done(Done::new(body, None, Step::Due)));
+                }
+            }
+        }
+        for id in self.tasks.all_held() {
+            let begun = self.starts.remove(&id);
+            if let Some(task) = self.tasks.get_mut(id) {
+                task.interrupted = begun.is_some();
+                task.failures = begun.unwrap_or(0);
+            }
+        }
+    }
+
+    fn restore_task(&mut self, id: TaskId) {
+        if self.tasks.get(id).is_none() && !self.settled.contains(id) {
+            let task = self.new_task(0);
+            self.tasks.insert(id, task);
+        }
+    }
+
+    /// Whether redelivered tasks must wait: somebody may be running them.
+    pub(crate) fn restart_waits(&self) -> bool {
+        self.restart != Restart::Over
+    }
+
+    pub(crate) fn on_blocks_listed(&mut self, blocks: &[BlockId]) {
+        let now = self.now;
+        let mut missing = BTreeSet::new();
+        for &id in blocks {
+            self.scaler.reserve(id, self.settings.epoch);
+            if self.blocks.get(id).is_none() {
+                self.blocks.insert(id, Block::new(Phase::Silent { since: now }, now));
+                self.timers
+                    .set(Timer::WorkerGrace(id), now + self.settings.reconnect_grace);
+                missing.insert(id);
+            }
+        }
+        if self.restart == Restart::Unlisted {
+            if !missing.is_empty() {
+                self.timers
+                    .set(Timer::RestartGrace, now + self.settings.reconnect_grace);
+            }
+            let none = missing.is_empty();
+            self.restart = Restart::Waiting(missing);
+            if none {
+                self.end_restart();
+            }
+        }
+    }
+
+    /// A block that was listed said hello, is gone, or was silent for too long.
+    pub(crate) fn block_answered(&mut self, id: BlockId) {
+        if let Restart::Waiting(missing) = &mut self.restart
+            && missing.remove(&id)
+            && missing.is_empty()
+        {
+            self.end_restart();
+        }
+    }
+
+    /// Whoever could have had a redelivered task has said so by now.
+    pub(crate) fn end_restart(&mut self) {
+        let Restart::Waiting(missing) = &self.restart else {
+            return;
+        };
+        let missing = missing.len();
+        self.restart = Restart::Over;
+        self.timers.clear(Timer::RestartGrace);
+        let held = self.tasks.all_held();
+        self.event(Event::RestartSettled {
+            missing,
+            tasks: held.len(),
+        });
+        for id in held {
+            self.release(id);
+        }
+    }
+
+    /// Nobody has this task. If it was begun, that is one failure of the system.
+    pub(crate) fn release(&mut self, id: TaskId) {
+        let Some(task) = self.tasks.get_mut(id) else { return };
+        if std::mem::take(&mut task.interrupted) {
+            self.system_failure(id, Cause::Interrupted, None, None);
+        } else {
+            self.requeue(id);
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The engine's tests: one file per concern, driven by hand.
+
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test may look at the clock, run cargo, and skip what it does not look at"
+)]
+
+mod blocks;
+mod dependencies;
+mod drain;
+mod life;
+mod recorder;
+mod restart;
+mod speed;
+mod window;
