@@ -1,3 +1,168 @@
-//! Placeholder until the room is built.
+//! The worker: a block's first process. It dials the agent, keeps one Python executor per slot, and hands results back.
+//!
+//! | module | its one job |
+//! |---|---|
+//! | `cli` | the command line |
+//! | `machine` | every decision, as a pure state machine |
+//! | `worker` | the loop between the machine and the world |
+//! | `link`, `dial` | the connection to the agent |
+//! | `warm`, `python` | the process that forks executors, and the package that it runs |
+//! | `channel`, `output` | the pipes to one executor |
+//! | `processes`, `memory` | children and control groups |
+//! | `log` | the log |
 
-fn main() {}
+mod channel;
+mod cli;
+mod dial;
+mod link;
+mod log;
+mod machine;
+mod memory;
+mod output;
+mod processes;
+mod python;
+mod warm;
+mod worker;
+
+use std::fs;
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use tokio::task::LocalSet;
+use waypost_link::{Address, tls};
+
+use crate::cli::Arguments;
+use crate::machine::{Machine, Settings};
+use crate::warm::{Said, Versions, Warm};
+use crate::worker::{Ended, Worker};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let _log = log::start(arguments.log_format);
+    let tls = match prepare(&arguments) {
+        Ok(tls) => tls,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::from(2);
+        }
+    };
+    let ended = match run(arguments, tls) {
+        Ok(ended) => ended,
+        Err(error) => {
+            tracing::error!("{error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match ended {
+        Ended::Drained => {
+            tracing::info!("every task is done and settled");
+            ExitCode::SUCCESS
+        }
+        Ended::Unusable(reason) => {
+            tracing::error!("{reason}");
+            ExitCode::from(3)
+        }
+        Ended::Refused(reason) => {
+            tracing::error!("{reason}");
+            ExitCode::from(4)
+        }
+        Ended::Orphaned => {
+            tracing::error!("no agent has answered for too long");
+            ExitCode::from(5)
+        }
+        Ended::Lost(count) => {
+            tracing::error!("{count} tasks could not be settled before the grace was over");
+            ExitCode::from(6)
+        }
+    }
+}
+
+/// Checks what the command line names, and reads the CA.
+fn prepare(arguments: &Arguments) -> Result<Option<Arc<rustls::ClientConfig>>, String> {
+    dial::read_token(&arguments.token_file)?;
+    let folder = &arguments.working_directory;
+    if !folder.is_absolute() {
+        return Err(format!(
+            "--working-directory must be an absolute path, and {} is not",
+            folder.display()
+        ));
+    }
+    fs::create_dir_all(folder)
+        .map_err(|error| format!("the working directory {} cannot be made: {error}", folder.display()))?;
+    match (&arguments.connect, &arguments.ca_file) {
+        (Address::Tls(_), None) => Err("--connect tls: needs --ca-file, the agent's CA certificate".to_owned()),
+        (Address::Tls(_), Some(file)) => {
+            let pem = fs::read_to_string(file)
+                .map_err(|error| format!("the CA file {} cannot be read: {error}", file.display()))?;
+            let config = tls::client_config(&pem).map_err(|error| format!("{}: {error}", file.display()))?;
+            Ok(Some(config))
+        }
+        (Address::Unix(_), _) => Ok(None),
+    }
+}
+
+fn run(arguments: Arguments, tls: Option<Arc<rustls::ClientConfig>>) -> io::Result<Ended> {
+    // What tasks leave behind becomes a child of this process, where it can be ended.
+    nix::sys::prctl::set_child_subreaper(true)?;
+    let working_directory = arguments.working_directory.to_string_lossy().into_owned();
+    let settings = python::Settings {
+        endpoint_id: arguments.endpoint_id,
+        working_directory,
+        sandbox: arguments.sandbox,
+        allowed_serializers: arguments.allowed_serializers.clone(),
+        result_size_limit: arguments.result_size_limit,
+    };
+    let machine = Machine::new(Settings {
+        slots: arguments.slots,
+        task_timeout: task_timeout(),
+        held_bytes_max: arguments.held_bytes_max,
+        memory_per_slot: arguments.memory_per_slot,
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let python = &arguments.python;
+        let started = Warm::start(python, &settings);
+        let mut warm = match started {
+            Ok(warm) => warm,
+            Err(error) => return Ok(Ended::Unusable(format!("{python} cannot be started: {error}"))),
+        };
+        let versions = match ready(&mut warm).await {
+            Ok(versions) => versions,
+            Err(reason) => {
+                processes::kill_executor(warm.process);
+                return Ok(Ended::Unusable(reason));
+            }
+        };
+        tracing::info!(
+            "tasks run on Python {} with globus-compute-sdk {}, {} at once",
+            versions.python_version,
+            versions.sdk_version,
+            arguments.slots
+        );
+        Worker::new(arguments, settings, machine, tls, warm, versions)
+            .run()
+            .await
+    })
+}
+
+/// Waits until the warm process has imported what it needs.
+async fn ready(warm: &mut Warm) -> Result<Versions, String> {
+    match warm.next().await {
+        Ok(Some(Said::Ready(versions))) => Ok(versions),
+        Ok(Some(Said::Unusable(reason))) => Err(reason),
+        Ok(Some(Said::Started(_) | Said::Failed(_))) => Err("the warm process broke its protocol".to_owned()),
+        Ok(None) => Err("the Python ended before it was ready; its own message stands above".to_owned()),
+        Err(error) => Err(format!("the warm process cannot be heard: {error}")),
+    }
+}
+
+/// `GC_TASK_TIMEOUT`, as tasks themselves find it.
+fn task_timeout() -> Option<Duration> {
+    let seconds: f64 = std::env::var("GC_TASK_TIMEOUT").ok()?.trim().parse().ok()?;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|timeout| !timeout.is_zero())
+}

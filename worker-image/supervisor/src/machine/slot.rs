@@ -1,0 +1,46 @@
+use uuid::Uuid;
+use waypost_link::Cause;
+
+use super::Time;
+
+/// A place for one task at a time, and the executor in it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Raised with each executor, so that what an earlier one did is told from what this one does.
+    pub(super) generation: u64,
+    /// The executor's process id, once the warm process has told it.
+    pub(super) process: Option<i32>,
+    pub(super) state: SlotState,
+    /// Why the executor is being killed, if it is.
+    pub(super) doom: Option<Cause>,
+    /// Attempts to make an executor that failed in a row.
+    pub(super) failures: u32,
+}
+
+#[derive(Debug)]
+pub(super) enum SlotState {
+    /// There is no executor, and none will be made before then.
+    Broken { retry_at: Time },
+    /// An executor is there or on its way, without a task. A task can be given to it already.
+    Idle,
+    /// It has a task.
+    Busy { task: Uuid, attempt: u32, since: Time },
+    /// Its task is done with, and it is about to end.
+    Leaving,
+}
+
+impl Slot {
+    pub(super) fn new() -> Self {
+        Self {
+            generation: 0,
+            process: None,
+            state: SlotState::Broken { retry_at: Time::ZERO },
+            doom: None,
+            failures: 0,
+        }
+    }
+
+    pub(super) fn is_started(&self) -> bool {
+        !matches!(self.state, SlotState::Broken { .. })
+    }
+}

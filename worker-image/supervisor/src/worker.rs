@@ -1,0 +1,477 @@
+//! The loop: what happens goes to the [`Machine`], what it decides is carried out.
+
+use std::cell::RefCell;
+use std::collections::{HashSet, VecDeque};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use uuid::Uuid;
+use waypost_link::{Hello, VERSIONS};
+
+use crate::channel::{Channel, Lost};
+use crate::cli::Arguments;
+use crate::link::{Link, LinkEvent};
+use crate::machine::{Action, Ending, Event, Machine, SlotMemory};
+use crate::memory::ControlGroup;
+use crate::warm::{Said, Versions, Warm};
+use crate::{dial, processes, python};
+
+/// How often memory is looked at while tasks run, if there is a limit.
+const MEMORY_PERIOD: Duration = Duration::from_millis(100);
+/// Requests for executors that the warm process has not answered, at most.
+const REQUESTS_MAX: usize = 8;
+/// How long the last messages may take to be written.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How the worker ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Everything is done and settled.
+    Drained,
+    /// So many tasks could not be settled.
+    Lost(usize),
+    /// The agent does not want it.
+    Refused(String),
+    /// No agent answered.
+    Orphaned,
+    /// The Python cannot run tasks.
+    Unusable(String),
+}
+
+/// Events of the tasks that watch executors.
+#[derive(Default)]
+struct Inbox {
+    events: RefCell<VecDeque<Event>>,
+    arrived: Notify,
+}
+
+struct Executor {
+    generation: u64,
+    channel: Rc<Channel>,
+    watch: JoinHandle<()>,
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        self.watch.abort();
+    }
+}
+
+pub(crate) struct Worker {
+    settings: python::Settings,
+    arguments: Arguments,
+    started: Instant,
+    machine: Machine,
+    executors: Vec<Option<Executor>>,
+    inbox: Rc<Inbox>,
+    warm: Option<Warm>,
+    /// Executors that the warm process has been asked for and has not told of, oldest first.
+    requested: VecDeque<(u32, u64)>,
+    /// Those that it has yet to be asked for.
+    to_request: VecDeque<(u32, u64)>,
+    /// Processes that ended before it was known whose they were.
+    unclaimed: Vec<(i32, Ending)>,
+    /// Children that were there before the first task: not ours to end.
+    kept_children: HashSet<i32>,
+    /// Children that nobody knows may have come.
+    strays_due: bool,
+    group: Option<ControlGroup>,
+    link: Link,
+    instance: Uuid,
+    hostname: String,
+    versions: Versions,
+    ended: Option<Ended>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        arguments: Arguments,
+        settings: python::Settings,
+        machine: Machine,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        warm: Warm,
+        versions: Versions,
+    ) -> Self {
+        let hostname = nix::unistd::gethostname()
+            .map_or_else(|_| String::new(), |hostname| hostname.to_string_lossy().into_owned());
+        let mut kept_children: HashSet<_> = processes::children().into_iter().collect();
+        kept_children.remove(&warm.process);
+        let link = Link::new(arguments.connect.clone(), tls, arguments.orphan_timeout());
+        Self {
+            settings,
+            started: Instant::now(),
+            machine,
+            executors: (0..arguments.slots).map(|_| None).collect(),
+            inbox: Rc::default(),
+            warm: Some(warm),
+            requested: VecDeque::new(),
+            to_request: VecDeque::new(),
+            unclaimed: Vec::new(),
+            kept_children,
+            strays_due: false,
+            group: ControlGroup::find(),
+            link,
+            instance: Uuid::new_v4(),
+            hostname,
+            versions,
+            ended: None,
+            arguments,
+        }
+    }
+
+    /// Works until there is a reason to end.
+    ///
+    /// # Errors
+    /// The system's, where there is no going on: signals cannot be watched.
+    pub(crate) async fn run(mut self) -> io::Result<Ended> {
+        let mut children = signal(SignalKind::child())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut memory = interval(MEMORY_PERIOD);
+        memory.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let watch_memory = self.group.is_some() || self.arguments.memory_limit.is_some();
+        let timer = sleep_until(Instant::now());
+        tokio::pin!(timer);
+        self.advance();
+        while self.ended.is_none() {
+            let deadline = self.machine.deadline().map(|deadline| self.started + deadline);
+            if let Some(deadline) = deadline
+                && deadline != timer.deadline()
+            {
+                timer.as_mut().reset(deadline);
+            }
+            tokio::select! {
+                () = self.inbox.arrived.notified() => {}
+                event = self.link.next() => self.link_event(event),
+                said = next_said(&mut self.warm) => self.warm_said(said),
+                _ = children.recv() => self.reap(),
+                () = stop(&mut terminate, &mut interrupt) => {
+                    tracing::info!("told to end: finishing what runs within {:?}", self.arguments.grace());
+                    self.machine.handle(self.started.elapsed(), Event::Terminate { grace: self.arguments.grace() });
+                }
+                () = timer.as_mut(), if deadline.is_some() => self.machine.handle(self.started.elapsed(), Event::Tick),
+                _ = memory.tick(), if watch_memory && self.machine.is_busy() => self.look_at_memory(),
+            }
+            self.advance();
+        }
+        let ended = self.ended.take().unwrap_or(Ended::Drained);
+        self.farewell().await;
+        Ok(ended)
+    }
+
+    /// Handles what the executors' watchers have found, and carries out what the machine decides.
+    fn advance(&mut self) {
+        loop {
+            let event = self.inbox.events.borrow_mut().pop_front();
+            let Some(event) = event else { break };
+            self.machine.handle(self.started.elapsed(), event);
+        }
+        self.machine.settle(self.started.elapsed());
+        for action in self.machine.take_actions() {
+            self.carry_out(action);
+        }
+        self.request_executors();
+        if self.strays_due && !self.machine.is_starting_any() {
+            self.strays_due = false;
+            let mut known = self.kept_children.clone();
+            known.extend(self.machine.executors().map(|(_, process)| process));
+            known.extend(self.warm.as_ref().map(|warm| warm.process));
+            let strays = processes::kill_strays(&known);
+            if strays > 0 {
+                tracing::info!("{strays} processes that a task had left were ended");
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Send(message) => self.link.send(&message),
+            Action::Give {
+                slot,
+                task,
+                serializers,
+                body,
+            } => {
+                if let Some(executor) = &self.executors[slot as usize] {
+                    executor.channel.give(task, &serializers, body);
+                }
+            }
+            Action::Start { slot, generation } => self.to_request.push_back((slot, generation)),
+            Action::Kill { process } => processes::kill_executor(process),
+            Action::End { lost: 0 } => self.ended = Some(Ended::Drained),
+            Action::End { lost } => self.ended = Some(Ended::Lost(lost)),
+        }
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        let now = self.started.elapsed();
+        match event {
+            LinkEvent::DialNow => {
+                let hello = self.hello(now);
+                self.link.dial(hello);
+            }
+            LinkEvent::Up { result_credit } => self.machine.handle(now, Event::Connected { result_credit }),
+            LinkEvent::Message(message) => {
+                self.machine.handle(now, Event::Agent(message));
+                // All that came in one go is answered in one go.
+                while let Some(message) = self.link.received() {
+                    self.machine.handle(now, Event::Agent(message));
+                }
+            }
+            LinkEvent::Down => self.machine.handle(now, Event::Disconnected),
+            LinkEvent::Refused(text) => self.ended = Some(Ended::Refused(text)),
+            LinkEvent::Orphaned => self.ended = Some(Ended::Orphaned),
+            LinkEvent::Nothing => {}
+        }
+    }
+
+    fn hello(&mut self, now: Duration) -> Result<Box<Hello>, String> {
+        let token = dial::read_token(&self.arguments.token_file)?;
+        let (held, settled) = self.machine.held(now);
+        Ok(Box::new(Hello {
+            versions: VERSIONS,
+            worker_version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: self.instance,
+            endpoint: self.arguments.endpoint_id,
+            block: self.arguments.block.clone(),
+            token,
+            slots: self.arguments.slots,
+            pid: std::process::id(),
+            hostname: self.hostname.clone(),
+            python_version: self.versions.python_version.clone(),
+            sdk_version: self.versions.sdk_version.clone(),
+            held,
+            settled,
+        }))
+    }
+
+    /// Asks the warm process for the executors that are due.
+    fn request_executors(&mut self) {
+        while self.requested.len() < REQUESTS_MAX
+            && let Some((slot, generation)) = self.to_request.pop_front()
+        {
+            match self.request(slot, generation) {
+                Ok(()) => self.requested.push_back((slot, generation)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.to_request.push_front((slot, generation));
+                    return;
+                }
+                Err(error) => {
+                    let reason = format!("no executor can be made: {error}");
+                    self.post(Event::CannotStart {
+                        slot,
+                        generation,
+                        reason,
+                    });
+                }
+            }
+        }
+    }
+
+    fn request(&mut self, slot: u32, generation: u64) -> io::Result<()> {
+        if self.warm.is_none() {
+            self.warm = Some(Warm::start(&self.arguments.python, &self.settings)?);
+        }
+        let Some(warm) = &self.warm else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let (channel, ends) = Channel::open(slot)?;
+        warm.request(&ends.channel, &ends.output)?;
+        let watch = spawn_local(watch(Rc::clone(&channel), slot, generation, Rc::clone(&self.inbox)));
+        self.executors[slot as usize] = Some(Executor {
+            generation,
+            channel,
+            watch,
+        });
+        Ok(())
+    }
+
+    fn warm_said(&mut self, said: Result<Said, String>) {
+        let now = self.started.elapsed();
+        match said {
+            Ok(Said::Ready(versions)) => self.versions = versions,
+            Ok(Said::Started(process)) => {
+                let Some((slot, generation)) = self.requested.pop_front() else {
+                    return;
+                };
+                self.machine.handle(
+                    now,
+                    Event::Started {
+                        slot,
+                        generation,
+                        process,
+                    },
+                );
+                if let Some(position) = self.unclaimed.iter().position(|(unclaimed, _)| *unclaimed == process) {
+                    let (process, ending) = self.unclaimed.swap_remove(position);
+                    self.executor_ended(process, ending);
+                }
+            }
+            Ok(Said::Failed(reason)) => {
+                if let Some((slot, generation)) = self.requested.pop_front() {
+                    self.machine.handle(
+                        now,
+                        Event::CannotStart {
+                            slot,
+                            generation,
+                            reason,
+                        },
+                    );
+                }
+            }
+            Ok(Said::Unusable(reason)) | Err(reason) => self.warm_lost(&reason),
+        }
+    }
+
+    /// Without its warm process the worker makes another when an executor is due.
+    fn warm_lost(&mut self, reason: &str) {
+        let Some(warm) = self.warm.take() else { return };
+        tracing::warn!("the warm process is lost: {reason}");
+        processes::kill_executor(warm.process);
+        let now = self.started.elapsed();
+        for (slot, generation) in std::mem::take(&mut self.requested) {
+            let reason = reason.to_owned();
+            self.machine.handle(
+                now,
+                Event::CannotStart {
+                    slot,
+                    generation,
+                    reason,
+                },
+            );
+        }
+    }
+
+    fn reap(&mut self) {
+        for (process, ending) in processes::reap() {
+            if self.machine.slot_of(process).is_some() {
+                self.executor_ended(process, ending);
+            } else if self.warm.as_ref().is_some_and(|warm| warm.process == process) {
+                self.warm_lost(&format!("it ended ({ending:?})"));
+            } else {
+                if self.machine.is_starting_any() {
+                    self.unclaimed.push((process, ending));
+                } else {
+                    self.unclaimed.clear();
+                }
+                // If it was left behind by a task, what it has left in turn is ours now.
+                self.strays_due |= !self.kept_children.remove(&process);
+            }
+        }
+    }
+
+    fn executor_ended(&mut self, process: i32, ending: Ending) {
+        let now = self.started.elapsed();
+        let mut output = String::new();
+        if let Some(slot) = self.machine.slot_of(process)
+            && let Some(executor) = self.executors[slot as usize].take()
+        {
+            // A result that it had written before it ended counts.
+            while let Ok(Some(answer)) = executor.channel.pump() {
+                self.machine.handle(now, answer.into_event(slot, executor.generation));
+            }
+            output = executor.channel.last_lines();
+        }
+        // What was in its process group goes first; the rest becomes ours, and is found then.
+        processes::kill_executor(process);
+        self.strays_due = true;
+        self.machine.handle(
+            now,
+            Event::Exited {
+                process,
+                ending,
+                output,
+            },
+        );
+    }
+
+    fn look_at_memory(&mut self) {
+        let measured = self.group.as_ref().and_then(|group| Some((group.used()?, group.limit)));
+        let (used, limit) = match (self.arguments.memory_limit, measured) {
+            (Some(limit), _) => {
+                let own = i32::try_from(std::process::id()).unwrap_or_default();
+                (processes::memory(own).0, limit)
+            }
+            (None, Some(measured)) => measured,
+            (None, None) => return,
+        };
+        // The executors are only looked at when it gets close.
+        let slots = if used.saturating_mul(10) > limit.saturating_mul(9) {
+            let measure = |(slot, process)| {
+                let (resident, peak) = processes::memory(process);
+                SlotMemory { slot, resident, peak }
+            };
+            self.machine.executors().map(measure).collect()
+        } else {
+            Vec::new()
+        };
+        self.machine
+            .handle(self.started.elapsed(), Event::Memory { used, limit, slots });
+    }
+
+    fn post(&self, event: Event) {
+        self.inbox.events.borrow_mut().push_back(event);
+        self.inbox.arrived.notify_one();
+    }
+
+    async fn farewell(mut self) {
+        self.link.close(FAREWELL).await;
+        for (_, process) in self.machine.executors() {
+            processes::kill_executor(process);
+        }
+        if let Some(warm) = self.warm.take() {
+            processes::kill_executor(warm.process);
+        }
+        // What the executors leave comes to this process as they end, and must not outlive it.
+        for _ in 0..200 {
+            processes::reap();
+            if processes::kill_strays(&self.kept_children) == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Waits for a line of the warm process; for ever if there is none.
+async fn next_said(warm: &mut Option<Warm>) -> Result<Said, String> {
+    match warm {
+        Some(warm) => match warm.next().await {
+            Ok(Some(said)) => Ok(said),
+            Ok(None) => Err("it ended".to_owned()),
+            Err(error) => Err(error.to_string()),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn stop(terminate: &mut Signal, interrupt: &mut Signal) {
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+/// Passes on what an executor says, until its channel is closed.
+async fn watch(channel: Rc<Channel>, slot: u32, generation: u64, inbox: Rc<Inbox>) {
+    loop {
+        channel.ready().await;
+        let event = match channel.pump() {
+            Ok(None) => continue,
+            Ok(Some(answer)) => answer.into_event(slot, generation),
+            Err(Lost) => Event::ChannelLost { slot, generation },
+        };
+        let lost = matches!(event, Event::ChannelLost { .. });
+        inbox.events.borrow_mut().push_back(event);
+        inbox.arrived.notify_one();
+        if lost {
+            return;
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The real worker binary with a real Python, against a small agent built on the link.
+//!
+//! `WAYPOST_TEST_PYTHON` names a Python that has `globus-compute-sdk`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(dead_code, unused_imports, reason = "what the next tests use is here already")]
+
+mod agent;
+mod faults;
+mod life;
+mod memory;
+mod tasks;
+mod work;
+
+use std::time::Duration;
+
+/// No test waits longer than this for anything; a machine under load is slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
