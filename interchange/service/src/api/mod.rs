@@ -1,0 +1,77 @@
+//! The HTTP API, as the SDKs and endpoints of Globus Compute call it.
+//!
+//! A request target in absolute form (`GET http://localhost:5000/v2/version HTTP/1.1`), which a client sends to what it
+//! takes for a proxy, is answered like any other: SDKs whose address is fixed can be pointed here by `HTTP_PROXY`.
+
+mod endpoints;
+mod extract;
+mod functions;
+mod observe;
+mod probes;
+mod results;
+mod submit;
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, State};
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use secrecy::ExposeSecret as _;
+use serde_json::{Value, json};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::app::App;
+use crate::auth::{self, Identity};
+use crate::broker::{BrokerUser, client_url, result_queue_prefix};
+use crate::error::{ApiError, ErrorCode};
+
+/// The oldest SDK and endpoint that may be used, and the version of the API that is spoken here.
+const MIN_VERSION: &str = "3.0.0";
+
+/// All routes.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v2/version", get(version))
+        .route("/v2/get_amqp_result_connection_url", get(result_queue_url))
+        .merge(endpoints::router())
+        .merge(functions::router())
+        .merge(submit::router())
+        .merge(results::router())
+        .merge(auth::router())
+        .route("/livez", get(probes::live))
+        .route("/readyz", get(probes::ready))
+        .route("/metrics", get(probes::metrics))
+        .fallback(async || ApiError::new(ErrorCode::NotFound, "there is no such path"))
+        .method_not_allowed_fallback(async || ApiError::new(ErrorCode::MethodNotAllowed, "this path exists for other methods"))
+        .layer(DefaultBodyLimit::max(app.settings.max_request_bytes))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), observe::observe))
+        .layer(CatchPanicLayer::new())
+        .with_state(app)
+}
+
+async fn version() -> Json<Value> {
+    Json(json!({
+        "api": waypost_protocol::TEMPLATE_PROTOCOL_VERSION,
+        "min_sdk_version": MIN_VERSION,
+        "min_ep_version": MIN_VERSION,
+        "interchange": env!("CARGO_PKG_VERSION"),
+    }))
+}
+
+/// Where a client reads its results. Its broker user is made at the first call, and renewed at each.
+async fn result_queue_url(State(app): State<Arc<App>>, Identity(client): Identity) -> Result<Json<Value>, ApiError> {
+    if !client.has_broker_user {
+        let user = BrokerUser::Client(client.id);
+        let password = app.key.broker_password(&user.name(), client.rotation);
+        app.broker
+            .management()
+            .put_user(&user, &password)
+            .await
+            .map_err(crate::broker::BrokerError::from)?;
+        app.store.set_client_broker_user(client.id, true).await?;
+    }
+    Ok(Json(json!({
+        "queue_prefix": result_queue_prefix(client.id),
+        "connection_url": client_url(&app, &client).expose_secret(),
+    })))
+}

@@ -1,0 +1,231 @@
+//! Submit: tasks into the store and onto their endpoint's queue.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::post;
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::extract::{JsonBody, PathId, parse_id};
+use super::functions;
+use crate::app::App;
+use crate::auth::Identity;
+use crate::broker::{Live, result_queue};
+use crate::error::{ApiError, ErrorCode};
+use crate::store::{Client, Endpoint, EndpointKind, Function, NewTask, OutboxEntry, Submission};
+use crate::{clock, outbox, user_endpoints};
+
+pub(super) fn router() -> Router<Arc<App>> {
+    Router::new().route("/v3/endpoints/{id}/submit", post(submit))
+}
+
+/// A result queue that was declared so recently is not declared again. Far below the time after which an unused
+/// queue is removed.
+const QUEUE_FRESH_MS: i64 = 15_000;
+
+#[derive(Deserialize)]
+struct Body {
+    tasks: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    create_queue: bool,
+    task_group_id: Option<Uuid>,
+    resource_specification: Option<Map<String, Value>>,
+    user_endpoint_config: Option<Map<String, Value>>,
+    user_runtime: Option<Map<String, Value>>,
+    result_serializers: Option<Vec<String>>,
+}
+
+async fn submit(
+    State(app): State<Arc<App>>,
+    Identity(client): Identity,
+    PathId(endpoint_id): PathId,
+    JsonBody(body): JsonBody<Body>,
+) -> Result<Json<Value>, ApiError> {
+    let target = app
+        .store
+        .endpoint(endpoint_id)
+        .await?
+        .filter(|endpoint| endpoint.registration.kind != EndpointKind::User)
+        .ok_or_else(|| ApiError::endpoint_not_found(endpoint_id))?;
+    let mut tasks = new_tasks(&app, body.tasks)?;
+    let functions = check_functions(&app, &target, &client, &tasks).await?;
+    let live = app.broker.live()?;
+
+    let group_id = body.task_group_id.unwrap_or_else(Uuid::new_v4);
+    prepare_group(&app, &live, group_id, body.task_group_id.is_some(), &client, body.create_queue).await?;
+
+    let mut command = None;
+    let endpoint = if target.registration.kind == EndpointKind::Template {
+        let user_config = body.user_endpoint_config.unwrap_or_default();
+        let user_runtime = body.user_runtime.unwrap_or_default();
+        let endpoint =
+            user_endpoints::obtain(&app, &live, &target, &client, &user_config, &user_runtime).await?;
+        command = Some(user_endpoints::start_command(&app, target.id, &endpoint, &client));
+        endpoint.id
+    } else {
+        target.id
+    };
+
+    let now = clock::now();
+    let submission = Submission {
+        group_id,
+        owner: client.id,
+        target_id: target.id,
+        endpoint_id: endpoint,
+        resource_specification: body
+            .resource_specification
+            .filter(|specification| !specification.is_empty())
+            .map(|specification| Value::Object(specification).to_string()),
+        result_serializers: body.result_serializers.unwrap_or_default(),
+        received_at: now,
+        claimed_until: now.saturating_add(clock::milliseconds(outbox::CLAIM)),
+    };
+    app.store.submit(&submission, &tasks).await?;
+    app.metrics.tasks_submitted.inc_by(tasks.len() as u64);
+
+    let mut ids: HashMap<Uuid, Vec<Uuid>> = HashMap::with_capacity(functions.len());
+    for task in &tasks {
+        ids.entry(task.function_id).or_default().push(task.id);
+    }
+    let entries: Vec<OutboxEntry> = tasks
+        .drain(..)
+        .map(|task| OutboxEntry {
+            task_id: task.id,
+            endpoint_id: endpoint,
+            function_id: task.function_id,
+            code: functions.get(&task.function_id).map(|function| function.code.clone()).unwrap_or_default(),
+            payload: task.payload,
+            resource_specification: submission.resource_specification.clone(),
+            result_serializers: submission.result_serializers.clone(),
+        })
+        .collect();
+    if let Some(command) = command {
+        app.metrics.start_commands.inc();
+        live.publisher.publish(&[command]).await;
+    }
+    if let Err(error) = outbox::publish(&app, &live, &entries).await {
+        // The tasks are accepted all the same: they stand in the outbox.
+        tracing::warn!(%error, endpoint_id = %endpoint, "tasks are accepted and will be published later");
+    }
+    tracing::debug!(endpoint_id = %endpoint, task_group_id = %group_id, tasks = entries.len(), "tasks accepted");
+    Ok(Json(json!({
+        "tasks": ids,
+        "task_group_id": group_id,
+        "request_id": Uuid::new_v4(),
+        "endpoint_id": target.id,
+    })))
+}
+
+/// Gives each task an id, after its size and their number are checked.
+fn new_tasks(app: &App, tasks: BTreeMap<String, Vec<String>>) -> Result<Vec<NewTask>, ApiError> {
+    let count: usize = tasks.values().map(Vec::len).sum();
+    if count == 0 {
+        return Err(ApiError::field(ErrorCode::RequestInvalid, "tasks", "there are none"));
+    }
+    if count > app.settings.max_tasks_per_submit {
+        return Err(ApiError::field(
+            ErrorCode::RequestInvalid,
+            "tasks",
+            format!("there are {count}, and {} are allowed in one call", app.settings.max_tasks_per_submit),
+        ));
+    }
+    let mut new = Vec::with_capacity(count);
+    for (function, payloads) in tasks {
+        let function_id = parse_id(&format!("tasks.{function}"), &function)?;
+        for (index, payload) in payloads.into_iter().enumerate() {
+            if payload.len() > app.settings.max_payload_bytes {
+                return Err(ApiError::field(
+                    ErrorCode::PayloadTooLarge,
+                    format!("tasks.{function}[{index}]"),
+                    format!(
+                        "the arguments have {} bytes, and {} are allowed",
+                        payload.len(),
+                        app.settings.max_payload_bytes
+                    ),
+                ));
+            }
+            new.push(NewTask {
+                id: Uuid::new_v4(),
+                function_id,
+                payload,
+            });
+        }
+    }
+    Ok(new)
+}
+
+/// Whether this client may run these functions there.
+async fn check_functions(
+    app: &App,
+    target: &Endpoint,
+    client: &Client,
+    tasks: &[NewTask],
+) -> Result<HashMap<Uuid, Function>, ApiError> {
+    let is_manager = target.is_managed_by(client.id);
+    // A public endpoint that takes tasks itself runs them as its owner, so others may only run what it lists.
+    let is_usable = is_manager
+        || target.registration.public
+            && (target.registration.kind == EndpointKind::Template || target.registration.allowed_functions.is_some());
+    if !is_usable {
+        return Err(ApiError::endpoint_forbidden(target.id));
+    }
+    let mut wanted: Vec<Uuid> = tasks.iter().map(|task| task.function_id).collect();
+    wanted.dedup();
+    let functions = app.store.functions(&wanted).await?;
+    for id in wanted {
+        let function = functions.get(&id).ok_or_else(|| ApiError::function_not_found(id))?;
+        let listed = target.registration.allowed_functions.is_some() && target.allows(id);
+        // An endpoint's list shares the functions of its own owner, not other people's.
+        let is_shared = function.public || (listed && function.owner == target.owner);
+        if function.owner != client.id && !is_shared {
+            return Err(functions::forbidden(id));
+        }
+        if !target.allows(id) {
+            return Err(ApiError::new(
+                ErrorCode::FunctionNotPermitted,
+                format!("Function {id} not permitted on endpoint {}", target.id),
+            ));
+        }
+    }
+    Ok(functions)
+}
+
+/// Makes the task group, or checks that it is the client's; sees that its result queue is there if one is wanted.
+pub(super) async fn prepare_group(
+    app: &App,
+    live: &Live,
+    id: Uuid,
+    must_exist: bool,
+    client: &Client,
+    queue: bool,
+) -> Result<(), ApiError> {
+    let now = clock::now();
+    let known = if must_exist {
+        let group = app.store.group(id).await?.ok_or_else(|| {
+            ApiError::new(ErrorCode::TaskGroupNotFound, format!("Task group {id} could not be resolved"))
+        })?;
+        if group.owner != client.id {
+            return Err(ApiError::new(
+                ErrorCode::TaskGroupAccessForbidden,
+                format!("Unauthorized access to task group {id}"),
+            ));
+        }
+        Some(group)
+    } else {
+        None
+    };
+    let is_fresh = known.as_ref().is_some_and(|group| {
+        group.queue_idle_since.is_none() && (!queue || now.saturating_sub(group.queue_at) < QUEUE_FRESH_MS)
+    });
+    if !is_fresh {
+        app.store.use_group(id, client.id, now, if queue { now } else { 0 }).await?;
+        if queue {
+            live.declare_result_queue(&result_queue(client.id, id)).await?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Publishing with confirms, many messages in one go.
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation};
+use tokio::sync::Mutex;
+
+/// A message for the queue `queue`, by the default exchange.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) queue: String,
+    pub(crate) body: Bytes,
+    pub(crate) properties: BasicProperties,
+}
+
+/// What became of a published message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Published {
+    /// The broker has it.
+    Confirmed,
+    /// There is no such queue.
+    NoQueue,
+    /// The broker did not take it, or the connection broke before it said so.
+    Unknown,
+}
+
+/// A channel in confirm mode.
+pub(crate) struct Publisher {
+    channel: Channel,
+    // The channel counts its messages as they are handed over and the broker as they arrive: one batch at a time, or a
+    // confirm could be matched with another's message.
+    order: Mutex<()>,
+}
+
+impl Publisher {
+    /// Turns a channel into a publisher.
+    ///
+    /// # Errors
+    /// The broker's refusal of confirms, or a broken connection.
+    pub(crate) async fn new(channel: Channel) -> lapin::Result<Self> {
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Self {
+            channel,
+            order: Mutex::new(()),
+        })
+    }
+
+    /// Publishes all messages, then waits for all confirms; the outcomes are in the messages' order.
+    pub(crate) async fn publish(&self, messages: &[Outgoing]) -> Vec<Published> {
+        let sent = {
+            let _order = self.order.lock().await;
+            join_all(messages.iter().map(|message| {
+                self.channel.basic_publish(
+                    "".into(),
+                    message.queue.as_str().into(),
+                    BasicPublishOptions {
+                        mandatory: true,
+                        ..BasicPublishOptions::default()
+                    },
+                    &message.body,
+                    message.properties.clone(),
+                )
+            }))
+            .await
+        };
+        join_all(sent.into_iter().map(async |confirm| match confirm {
+            Err(_) => Published::Unknown,
+            Ok(confirm) => match confirm.await {
+                Ok(Confirmation::Ack(None)) => Published::Confirmed,
+                // A message that finds no queue is returned first and acknowledged then.
+                Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Published::NoQueue,
+                Ok(Confirmation::Nack(None) | Confirmation::NotRequested) | Err(_) => Published::Unknown,
+            },
+        }))
+        .await
+    }
+}

@@ -1,0 +1,232 @@
+//! The options in their final form: flags before environment before file before defaults.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
+
+use crate::broker::percent_decode;
+use crate::cli::{DatabaseArguments, LogFormat, ServeArguments, TaskQueueType};
+
+/// Why the options can't be used. No variant holds a value that may be secret.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file could not be read.
+    #[error("the configuration file {path} could not be read: {source}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file holds something else than the options.
+    #[error("the configuration file {path} is not understood: {message}")]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong; a TOML error without its excerpt, which could show a secret.
+        message: String,
+    },
+    /// A URL is not of the kind needed.
+    #[error("--{option} must be a URL like {example}: {message}")]
+    Url {
+        /// The option.
+        option: &'static str,
+        /// What it should be like.
+        example: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// How the service runs.
+pub(crate) struct Settings {
+    pub(crate) listen: SocketAddr,
+    pub(crate) database: SecretString,
+    /// With user and password.
+    pub(crate) broker_url: SecretString,
+    /// With user and password.
+    pub(crate) broker_management_url: SecretString,
+    /// Without user and password.
+    pub(crate) broker_public_url: Url,
+    /// The broker's virtual host.
+    pub(crate) vhost: String,
+    pub(crate) key_file: PathBuf,
+    pub(crate) task_queue_type: TaskQueueType,
+    pub(crate) token_lifetime: Duration,
+    pub(crate) max_tasks_per_submit: usize,
+    pub(crate) max_payload_bytes: usize,
+    pub(crate) max_request_bytes: usize,
+    pub(crate) result_queue_expiry: Duration,
+    pub(crate) idle_queue_life: Duration,
+    pub(crate) task_life: Duration,
+    pub(crate) unread_task_life: Duration,
+    pub(crate) lock_duration: Duration,
+    pub(crate) housekeeping_period: Duration,
+    pub(crate) log_format: Option<LogFormat>,
+    pub(crate) log: String,
+}
+
+const DEFAULT_DATABASE: &str = "sqlite://interchange.db";
+
+impl Settings {
+    /// Adds the file and the defaults to flags and environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the option or file at fault.
+    pub(crate) fn resolve(flags: ServeArguments) -> Result<Self, ConfigError> {
+        let file = match &flags.config {
+            None => ServeArguments::default(),
+            Some(path) => read(path)?,
+        };
+        let secret = |value: Option<SecretString>, default: &str| value.unwrap_or_else(|| SecretString::from(default));
+        let seconds = |flag: Option<u64>, file: Option<u64>, default: u64| Duration::from_secs(flag.or(file).unwrap_or(default));
+
+        let broker_url = secret(flags.broker_url.or(file.broker_url), "amqp://guest:guest@127.0.0.1:5672/%2F");
+        let broker = amqp_url("broker-url", broker_url.expose_secret())?;
+        let mut broker_public_url = match flags.broker_public_url.or(file.broker_public_url) {
+            None => broker.clone(),
+            Some(text) => amqp_url("broker-public-url", &text)?,
+        };
+        let _ = broker_public_url.set_username("");
+        let _ = broker_public_url.set_password(None);
+        let vhost = match broker.path() {
+            "" => "/".to_owned(),
+            path => percent_decode(path.trim_start_matches('/')),
+        };
+        let broker_management_url = secret(
+            flags.broker_management_url.or(file.broker_management_url),
+            "http://guest:guest@127.0.0.1:15672",
+        );
+        url_of(
+            "broker-management-url",
+            "http://user:password@host:15672",
+            broker_management_url.expose_secret(),
+            &["http", "https"],
+        )?;
+        Ok(Self {
+            listen: flags
+                .listen
+                .or(file.listen)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 5000))),
+            database: secret(flags.database.or(file.database), DEFAULT_DATABASE),
+            broker_url,
+            broker_management_url,
+            broker_public_url,
+            vhost,
+            key_file: flags.key_file.or(file.key_file).unwrap_or_else(|| PathBuf::from("interchange.key")),
+            task_queue_type: flags.task_queue_type.or(file.task_queue_type).unwrap_or_default(),
+            token_lifetime: seconds(flags.token_lifetime, file.token_lifetime, 172_800),
+            max_tasks_per_submit: flags.max_tasks_per_submit.or(file.max_tasks_per_submit).unwrap_or(5_000),
+            max_payload_bytes: flags.max_payload_bytes.or(file.max_payload_bytes).unwrap_or(10 << 20),
+            max_request_bytes: flags.max_request_bytes.or(file.max_request_bytes).unwrap_or(256 << 20),
+            result_queue_expiry: seconds(flags.result_queue_expiry, file.result_queue_expiry, 1_800),
+            idle_queue_life: seconds(flags.idle_queue_life, file.idle_queue_life, 60),
+            task_life: seconds(flags.task_life, file.task_life, 14 * 86_400),
+            unread_task_life: seconds(flags.unread_task_life, file.unread_task_life, 60 * 86_400),
+            lock_duration: seconds(flags.lock_duration, file.lock_duration, 30),
+            housekeeping_period: seconds(flags.housekeeping_period, file.housekeeping_period, 15),
+            log_format: flags.log_format.or(file.log_format),
+            log: flags.log.or(file.log).unwrap_or_else(|| "info".to_owned()),
+        })
+    }
+}
+
+/// The database that the `client` commands work on.
+///
+/// # Errors
+/// [`ConfigError`] names the file at fault.
+pub(crate) fn database_of(arguments: DatabaseArguments) -> Result<SecretString, ConfigError> {
+    if let Some(database) = arguments.database {
+        return Ok(database);
+    }
+    let file = match &arguments.config {
+        None => None,
+        Some(path) => read(path)?.database,
+    };
+    Ok(file.unwrap_or_else(|| SecretString::from(DEFAULT_DATABASE)))
+}
+
+fn read(path: &Path) -> Result<ServeArguments, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Parse {
+        path: path.to_owned(),
+        message: error.message().to_owned(),
+    })
+}
+
+fn amqp_url(option: &'static str, text: &str) -> Result<Url, ConfigError> {
+    url_of(option, "amqp://user:password@host:5672/%2F", text, &["amqp", "amqps"])
+}
+
+fn url_of(option: &'static str, example: &'static str, text: &str, schemes: &[&str]) -> Result<Url, ConfigError> {
+    let wrong = |message: String| ConfigError::Url {
+        option,
+        example,
+        message,
+    };
+    let url = Url::parse(text).map_err(|error| wrong(error.to_string()))?;
+    if !schemes.contains(&url.scheme()) {
+        return Err(wrong(format!("the scheme is {:?}", url.scheme())));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong("it names no host".to_owned()));
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(flags: ServeArguments, file: &str) -> Result<Settings, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("interchange.toml");
+        std::fs::write(&path, file).unwrap();
+        Settings::resolve(ServeArguments {
+            config: Some(path),
+            ..flags
+        })
+    }
+
+    #[test]
+    fn a_flag_goes_before_the_file_and_the_file_before_the_default() {
+        let flags = ServeArguments {
+            max_tasks_per_submit: Some(7),
+            ..ServeArguments::default()
+        };
+        let settings = resolve(flags, "max-tasks-per-submit = 8\ntask-queue-type = \"quorum\"\n").unwrap();
+        assert_eq!(settings.max_tasks_per_submit, 7);
+        assert_eq!(settings.task_queue_type, TaskQueueType::Quorum);
+        assert_eq!(settings.listen.port(), 5000);
+    }
+
+    #[test]
+    fn the_public_broker_url_has_no_password() {
+        let settings = resolve(ServeArguments::default(), "broker-url = \"amqp://admin:pw@broker:5673/a%2Fb\"\n").unwrap();
+        assert_eq!(settings.broker_public_url.as_str(), "amqp://broker:5673/a%2Fb");
+        assert_eq!(settings.vhost, "a/b");
+    }
+
+    #[test]
+    fn an_unknown_option_in_the_file_is_named() {
+        let Err(error) = resolve(ServeArguments::default(), "lissen = 1\n") else {
+            panic!("it was taken")
+        };
+        assert!(error.to_string().contains("lissen"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_broker_url_names_the_option_and_shows_no_password() {
+        let Err(error) = resolve(ServeArguments::default(), "broker-url = \"http://admin:pw@broker\"\n") else {
+            panic!("it was taken")
+        };
+        let text = error.to_string();
+        assert!(text.contains("--broker-url") && !text.contains("pw@"), "{text}");
+    }
+}

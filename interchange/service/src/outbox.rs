@@ -1,0 +1,131 @@
+//! Tasks on their way to the broker.
+//!
+//! A submit writes its tasks and their outbox entries together, publishes, and drops the entries that the broker has
+//! confirmed. What is left over, because this or another replica died or the broker went away, is published by the
+//! sweep here: when the service starts, when the broker is back, and now and then for the sake of dead replicas.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::types::{AMQPValue, FieldArray, FieldTable};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use waypost_protocol::{HEADER_FUNCTION, HEADER_RESOURCES, HEADER_SERIALIZERS, HEADER_TASK, Message, Task, encode};
+
+use crate::app::App;
+use crate::broker::{BrokerError, Live, Outgoing, Published, endpoint_queue, persistent};
+use crate::clock;
+use crate::store::{EndpointKind, OutboxEntry};
+use crate::user_endpoints;
+
+/// For so long nobody but the replica that wrote an entry publishes it.
+pub(crate) const CLAIM: Duration = Duration::from_secs(10);
+/// How often entries of dead replicas are looked for.
+const SWEEP_PERIOD: Duration = Duration::from_secs(5);
+/// Entries that are taken over at once.
+const SWEEP_LIMIT: i64 = 200;
+
+/// The message that carries a task. User endpoints and direct endpoints have the same kind of queue.
+pub(crate) fn task_message(entry: &OutboxEntry) -> Outgoing {
+    let mut headers = FieldTable::default();
+    let text = |text: String| AMQPValue::LongString(text.into());
+    headers.insert(HEADER_FUNCTION.into(), text(entry.function_id.to_string()));
+    headers.insert(HEADER_TASK.into(), text(entry.task_id.to_string()));
+    if let Some(resources) = &entry.resource_specification {
+        headers.insert(HEADER_RESOURCES.into(), text(resources.clone()));
+    }
+    if !entry.result_serializers.is_empty() {
+        let list: Vec<AMQPValue> = entry.result_serializers.iter().cloned().map(text).collect();
+        headers.insert(HEADER_SERIALIZERS.into(), AMQPValue::FieldArray(FieldArray::from(list)));
+    }
+    let mut task_buffer = String::with_capacity(entry.code.len() + entry.payload.len());
+    task_buffer.push_str(&entry.code);
+    task_buffer.push_str(&entry.payload);
+    let body = encode(&Message::Task(Task {
+        task_id: entry.task_id,
+        container_id: None,
+        container: None,
+        task_buffer,
+    }));
+    Outgoing {
+        queue: endpoint_queue(entry.endpoint_id, EndpointKind::User),
+        body: body.into(),
+        properties: persistent().with_headers(headers),
+    }
+}
+
+/// Publishes tasks and drops the outbox entries of those that the broker has confirmed.
+///
+/// # Errors
+/// [`BrokerError`]: the store or the broker failed; the sweep will publish what is left.
+pub(crate) async fn publish(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), BrokerError> {
+    let messages: Vec<Outgoing> = entries.iter().map(task_message).collect();
+    let timer = app.metrics.publish_seconds.start_timer();
+    let outcomes = live.publisher.publish(&messages).await;
+    timer.observe_duration();
+    let mut confirmed: Vec<Uuid> = Vec::with_capacity(entries.len());
+    let mut homeless: HashSet<Uuid> = HashSet::new();
+    for (entry, outcome) in entries.iter().zip(outcomes) {
+        match outcome {
+            Published::Confirmed => confirmed.push(entry.task_id),
+            Published::NoQueue => {
+                homeless.insert(entry.endpoint_id);
+            }
+            Published::Unknown => {}
+        }
+    }
+    app.store.settle_outbox(&confirmed, clock::now()).await?;
+    app.metrics.tasks_published.inc_by(confirmed.len() as u64);
+    for id in homeless {
+        restore_queue(app, live, id).await?;
+    }
+    Ok(())
+}
+
+/// A task found no queue: the endpoint was deleted meanwhile, or somebody removed its queue from the broker.
+async fn restore_queue(app: &App, live: &Live, id: Uuid) -> Result<(), BrokerError> {
+    match app.store.endpoint(id).await? {
+        Some(endpoint) => {
+            tracing::warn!(endpoint_id = %id, "the endpoint's queue was gone; it is made again");
+            live.declare_endpoint_queue(&endpoint).await
+        }
+        None => user_endpoints::give_up_deleted(app, id).await,
+    }
+}
+
+/// Publishes left-over entries, until `stop`.
+pub(crate) async fn sweep(app: Arc<App>, stop: CancellationToken) {
+    let mut broker = app.broker.watch();
+    loop {
+        let live = broker.borrow_and_update().clone();
+        if let Some(live) = live {
+            if let Err(error) = pass(&app, &live).await {
+                tracing::warn!(%error, "left-over tasks could not be published yet");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = broker.changed() => {}
+            () = tokio::time::sleep(SWEEP_PERIOD) => {}
+        }
+    }
+}
+
+/// Publishes every entry that nobody claims.
+async fn pass(app: &App, live: &Live) -> Result<(), BrokerError> {
+    loop {
+        let now = clock::now();
+        let until = now.saturating_add(clock::milliseconds(CLAIM));
+        let entries = app.store.claim_outbox(now, until, SWEEP_LIMIT).await?;
+        if entries.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(tasks = entries.len(), "publishing tasks that were accepted and not confirmed");
+        app.metrics.outbox_recovered.inc_by(entries.len() as u64);
+        publish(app, live, &entries).await?;
+        let endpoints: HashSet<Uuid> = entries.iter().map(|entry| entry.endpoint_id).collect();
+        let endpoints: Vec<Uuid> = endpoints.into_iter().collect();
+        user_endpoints::send_start_commands(app, live, &endpoints).await?;
+    }
+}

@@ -1,0 +1,85 @@
+//! `interchange serve`.
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use secrecy::ExposeSecret as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::app::App;
+use crate::auth::ServerKey;
+use crate::broker::{Broker, keep_connected};
+use crate::cli::{LogFormat, ServeArguments};
+use crate::config::Settings;
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::{api, housekeeping, outbox};
+
+/// Serves until SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// What keeps it from starting.
+pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
+    let settings = Settings::resolve(arguments)?;
+    start_logging(&settings)?;
+    let store = Store::open(settings.database.expose_secret()).await?;
+    if !store.is_shared() {
+        store.release_outbox().await?;
+    }
+    let listen = settings.listen;
+    let app = Arc::new(App {
+        broker: Broker::new(&settings)?,
+        key: ServerKey::load_or_create(&settings.key_file)?,
+        metrics: Metrics::new()?,
+        store,
+        settings,
+    });
+    let listener = TcpListener::bind(listen)
+        .await
+        .with_context(|| format!("can't listen on {listen}; --listen moves it"))?;
+    tracing::info!(%listen, "serving");
+
+    let stop = CancellationToken::new();
+    let mut rooms = tokio::task::JoinSet::new();
+    rooms.spawn(keep_connected(Arc::clone(&app), stop.clone()));
+    rooms.spawn(outbox::sweep(Arc::clone(&app), stop.clone()));
+    rooms.spawn(housekeeping::keep(Arc::clone(&app), stop.clone()));
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let signalled = stop.clone();
+    let served = axum::serve(listener, api::router(app)).with_graceful_shutdown(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = signalled.cancelled() => {}
+        }
+        tracing::info!("stopping");
+    });
+    tokio::select! {
+        outcome = served => outcome?,
+        Some(ended) = rooms.join_next() => {
+            ended.context("a part of the service has failed")?;
+        }
+    }
+    stop.cancel();
+    while rooms.join_next().await.is_some() {}
+    Ok(())
+}
+
+fn start_logging(settings: &Settings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.log).with_context(|| format!("--log {:?} is no filter", settings.log))?;
+    let format = settings.log_format.unwrap_or_else(|| {
+        if std::io::stderr().is_terminal() { LogFormat::Human } else { LogFormat::Json }
+    });
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Human => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Everything that outlives a request: clients, tokens, functions, endpoints, tasks, results and the outbox.
+//!
+//! SQLite and PostgreSQL run the same statements (`$1` placeholders, `RETURNING`, `UPDATE ... FROM`); the macros
+//! [`reading`] and [`transaction`] compile each function once for either. SQLite has one writing connection, so a
+//! write waits for the one before it and never fails for a lock; readers go on beside it.
+
+mod clients;
+mod endpoints;
+mod functions;
+mod groups;
+mod outbox;
+mod results;
+mod tasks;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgPool, SqlStr, SqlitePool};
+
+pub(crate) use clients::{Client, TokenRecord};
+pub(crate) use endpoints::{Endpoint, EndpointKind, HeartbeatOutcome, Registration};
+pub(crate) use functions::Function;
+pub(crate) use outbox::OutboxEntry;
+pub(crate) use results::{Arrival, Settlement};
+pub(crate) use tasks::{NewTask, Submission, TaskRecord, TaskState};
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The URL names neither of the known databases.
+    #[error("the database URL must start with sqlite: or postgres:")]
+    Scheme,
+    /// The database refused or could not be reached.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The tables could not be made or brought up to date.
+    #[error("the database could not be brought to this version's tables: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    /// A row holds what this version cannot read.
+    #[error("the database holds {what} that this version cannot read: {value:?}")]
+    Unreadable {
+        /// The column.
+        what: &'static str,
+        /// What it holds.
+        value: String,
+    },
+}
+
+enum Pool {
+    Sqlite { read: SqlitePool, write: SqlitePool },
+    Postgres(PgPool),
+}
+
+/// A handle to the database; cheap to use from many tasks at once.
+pub(crate) struct Store {
+    pool: Pool,
+}
+
+/// Runs `$body` with `$pool` as a connection source for reads.
+macro_rules! reading {
+    ($store:expr, $pool:ident => $body:expr) => {
+        match &$store.pool {
+            $crate::store::Pool::Sqlite { read: $pool, .. } => $body,
+            $crate::store::Pool::Postgres($pool) => $body,
+        }
+    };
+}
+pub(crate) use reading;
+
+/// Runs `$body` in a transaction `$tx`, committed at its end and rolled back if it leaves by `?`.
+macro_rules! transaction {
+    ($store:expr, $tx:ident => $body:expr) => {
+        match &$store.pool {
+            $crate::store::Pool::Sqlite { write, .. } => {
+                // Immediate, for a transaction that reads first could otherwise not become a writer.
+                let mut $tx = write.begin_with("BEGIN IMMEDIATE").await?;
+                let value = $body;
+                $tx.commit().await?;
+                value
+            }
+            $crate::store::Pool::Postgres(pool) => {
+                let mut $tx = pool.begin().await?;
+                let value = $body;
+                $tx.commit().await?;
+                value
+            }
+        }
+    };
+}
+pub(crate) use transaction;
+
+/// Rows per statement: under SQLite's limit of 32,766 parameters for every table here.
+const ROWS_PER_STATEMENT: usize = 1_000;
+
+impl Store {
+    /// Opens the database that `url` names (`sqlite:///absolute/file.db` or `postgres://...`) and brings its tables up
+    /// to date. A SQLite file is made if it is absent.
+    ///
+    /// # Errors
+    /// [`StoreError`]: the URL is not understood, the database is out of reach or the tables are of a later version.
+    pub(crate) async fn open(url: &str) -> Result<Self, StoreError> {
+        let pool = if url.starts_with("sqlite:") {
+            let options = SqliteConnectOptions::from_str(url)?
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .busy_timeout(Duration::from_secs(30));
+            private_file(options.get_filename());
+            let write = SqlitePoolOptions::new()
+                .max_connections(1)
+                .connect_with(options.clone())
+                .await?;
+            let read = SqlitePoolOptions::new()
+                .max_connections(4)
+                .connect_with(options)
+                .await?;
+            Pool::Sqlite { read, write }
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            let options = PgConnectOptions::from_str(url)?;
+            Pool::Postgres(PgPoolOptions::new().max_connections(10).connect_with(options).await?)
+        } else {
+            return Err(StoreError::Scheme);
+        };
+        match &pool {
+            Pool::Sqlite { write, .. } => migrator().run(write).await?,
+            Pool::Postgres(pool) => migrator().run(pool).await?,
+        }
+        Ok(Self { pool })
+    }
+
+    /// Whether other processes may serve from the same database, as replicas on PostgreSQL do.
+    pub(crate) const fn is_shared(&self) -> bool {
+        matches!(self.pool, Pool::Postgres(_))
+    }
+
+    /// Asks the database for an answer.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`] if it gives none.
+    pub(crate) async fn ping(&self) -> Result<(), StoreError> {
+        reading!(self, pool => sqlx::query("SELECT 1").execute(pool).await.map(|_| ()))?;
+        Ok(())
+    }
+}
+
+/// Makes an absent database file readable by its owner only, before SQLite makes it with the usual rights.
+fn private_file(file: &Path) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    // A failure here is reported by SQLite with its own words a moment later.
+    let _ = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file);
+}
+
+fn migrator() -> Migrator {
+    Migrator::with_migrations(vec![Migration::new(
+        1,
+        Cow::Borrowed("initial"),
+        MigrationType::Simple,
+        SqlStr::from_static(include_str!("../../migrations/0001_initial.sql")),
+        false,
+    )])
+}

@@ -1,0 +1,107 @@
+use sqlx::{QueryBuilder, Row as _};
+use uuid::Uuid;
+
+use super::tasks::TaskState;
+use super::{ROWS_PER_STATEMENT, Store, StoreError, reading, transaction};
+use crate::clock::Milliseconds;
+
+/// A task that is accepted, with all that is needed to publish it.
+#[derive(Debug, Clone)]
+pub(crate) struct OutboxEntry {
+    pub(crate) task_id: Uuid,
+    pub(crate) endpoint_id: Uuid,
+    pub(crate) function_id: Uuid,
+    /// The function's code, which opens the task buffer.
+    pub(crate) code: String,
+    /// The packed arguments, which end it.
+    pub(crate) payload: String,
+    pub(crate) resource_specification: Option<String>,
+    pub(crate) result_serializers: Vec<String>,
+}
+
+impl Store {
+    /// Takes over up to `limit` entries that nobody has claimed beyond `now`, and claims them until `until`.
+    pub(crate) async fn claim_outbox(
+        &self,
+        now: Milliseconds,
+        until: Milliseconds,
+        limit: i64,
+    ) -> Result<Vec<OutboxEntry>, StoreError> {
+        // Replicas on PostgreSQL claim at the same time: each passes over the rows that another has locked.
+        let lock = if self.is_shared() { " FOR UPDATE SKIP LOCKED" } else { "" };
+        let select = format!("SELECT task_id FROM outbox WHERE claimed_until <= $2 ORDER BY task_id LIMIT $3{lock}");
+        transaction!(self, tx => {
+            let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
+                "UPDATE outbox SET claimed_until = $1 WHERE task_id IN ({select})
+                 RETURNING task_id, endpoint_id, function_id, payload, resource_specification, result_serializers,
+                    (SELECT code FROM functions WHERE functions.id = outbox.function_id) AS code",
+            )))
+            .bind(until)
+            .bind(now)
+            .bind(limit)
+            .fetch_all(&mut *tx)
+            .await?;
+            let mut entries = Vec::with_capacity(rows.len());
+            for row in rows {
+                let serializers: Option<String> = row.try_get("result_serializers")?;
+                entries.push(OutboxEntry {
+                    task_id: row.try_get("task_id")?,
+                    endpoint_id: row.try_get("endpoint_id")?,
+                    function_id: row.try_get("function_id")?,
+                    code: row.try_get("code")?,
+                    payload: row.try_get("payload")?,
+                    resource_specification: row.try_get("resource_specification")?,
+                    result_serializers: match serializers {
+                        None => Vec::new(),
+                        Some(text) => serde_json::from_str(&text).map_err(|_| StoreError::Unreadable {
+                            what: "outbox.result_serializers",
+                            value: text,
+                        })?,
+                    },
+                });
+            }
+            Ok(entries)
+        })
+    }
+
+    /// Ends all claims: to be called when a process starts that has its database for itself, for then whoever claimed
+    /// an entry is dead.
+    pub(crate) async fn release_outbox(&self) -> Result<(), StoreError> {
+        transaction!(self, tx => {
+            sqlx::query("UPDATE outbox SET claimed_until = 0").execute(&mut *tx).await?;
+        });
+        Ok(())
+    }
+
+    /// Drops the outbox entries of tasks that the broker has confirmed.
+    pub(crate) async fn settle_outbox(&self, sent: &[Uuid], now: Milliseconds) -> Result<(), StoreError> {
+        for sent in sent.chunks(ROWS_PER_STATEMENT) {
+            transaction!(self, tx => {
+                let mut query = QueryBuilder::new("DELETE FROM outbox WHERE task_id IN (");
+                let mut list = query.separated(", ");
+                for id in sent {
+                    list.push_bind(*id);
+                }
+                query.push(")");
+                query.build().execute(&mut *tx).await?;
+                let mut query = QueryBuilder::new("UPDATE tasks SET sent_at = ");
+                query.push_bind(now);
+                query.push(", state = CASE WHEN finished_at IS NULL THEN ");
+                query.push_bind(TaskState::WaitingForEndpoint.as_str());
+                query.push(" ELSE state END WHERE id IN (");
+                let mut list = query.separated(", ");
+                for id in sent {
+                    list.push_bind(*id);
+                }
+                query.push(")");
+                query.build().execute(&mut *tx).await?;
+            });
+        }
+        Ok(())
+    }
+
+    /// How many entries there are.
+    pub(crate) async fn outbox_length(&self) -> Result<i64, StoreError> {
+        reading!(self, pool => Ok(sqlx::query_scalar("SELECT COUNT(*) FROM outbox").fetch_one(pool).await?))
+    }
+}
