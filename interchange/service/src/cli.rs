@@ -68,7 +68,12 @@ pub(crate) enum ClientCommand {
 #[derive(Debug, Args)]
 pub(crate) struct DatabaseArguments {
     /// The database: sqlite:///absolute/file.db or postgres://user:password@host/name [default: sqlite://interchange.db]
-    #[arg(long, env = "WAYPOST_INTERCHANGE_DATABASE", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "WAYPOST_INTERCHANGE_DATABASE",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub(crate) database: Option<SecretString>,
     /// A TOML file with options, as for `interchange serve`.
     #[arg(long, env = "WAYPOST_INTERCHANGE_CONFIG", value_name = "FILE")]
@@ -100,16 +105,31 @@ pub(crate) struct ServeArguments {
     pub(crate) listen: Option<SocketAddr>,
 
     /// The database: sqlite:///absolute/file.db or postgres://user:password@host/name [default: sqlite://interchange.db]
-    #[arg(long, env = "WAYPOST_INTERCHANGE_DATABASE", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "WAYPOST_INTERCHANGE_DATABASE",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub(crate) database: Option<SecretString>,
 
     /// RabbitMQ, as a user with the tag `administrator` and all permissions on the virtual host
     /// [default: amqp://guest:guest@127.0.0.1:5672/%2F]
-    #[arg(long, env = "WAYPOST_INTERCHANGE_BROKER_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "WAYPOST_INTERCHANGE_BROKER_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub(crate) broker_url: Option<SecretString>,
 
     /// RabbitMQ's management plugin, as the same user [default: http://guest:guest@127.0.0.1:15672]
-    #[arg(long, env = "WAYPOST_INTERCHANGE_BROKER_MANAGEMENT_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long,
+        env = "WAYPOST_INTERCHANGE_BROKER_MANAGEMENT_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub(crate) broker_management_url: Option<SecretString>,
 
     /// RabbitMQ as clients and endpoints reach it, without a user: amqp://host:port/vhost or amqps://...
@@ -200,7 +220,10 @@ mod tests {
     fn every_option_of_serve_is_documented_with_its_variable() {
         let command = Cli::command();
         let serve = command.find_subcommand("serve").unwrap();
-        for option in serve.get_arguments().filter(|option| option.get_id() != "help" && option.get_id() != "version") {
+        for option in serve
+            .get_arguments()
+            .filter(|option| option.get_id() != "help" && option.get_id() != "version")
+        {
             assert!(option.get_help().is_some(), "{} has no help", option.get_id());
             assert!(option.get_env().is_some(), "{} has no variable", option.get_id());
         }

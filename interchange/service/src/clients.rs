@@ -35,7 +35,11 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
             store.create_client(&client).await?;
             let secret = secret.expose_secret();
             if json {
-                writeln!(out, "{}", json!({"client_id": client.id, "client_secret": secret, "name": client.name}))?;
+                writeln!(
+                    out,
+                    "{}",
+                    json!({"client_id": client.id, "client_secret": secret, "name": client.name})
+                )?;
             } else {
                 writeln!(out, "client_id: {}\nclient_secret: {secret}", client.id)?;
             }
@@ -58,7 +62,11 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
                 writeln!(out, "{}", json!(list))?;
             } else {
                 for client in clients {
-                    let state = if client.revoked_at.is_some() { "revoked" } else { "active" };
+                    let state = if client.revoked_at.is_some() {
+                        "revoked"
+                    } else {
+                        "active"
+                    };
                     writeln!(out, "{}  {state:<7}  {}", client.id, client.name)?;
                 }
             }

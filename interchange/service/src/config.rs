@@ -82,9 +82,13 @@ impl Settings {
             Some(path) => read(path)?,
         };
         let secret = |value: Option<SecretString>, default: &str| value.unwrap_or_else(|| SecretString::from(default));
-        let seconds = |flag: Option<u64>, file: Option<u64>, default: u64| Duration::from_secs(flag.or(file).unwrap_or(default));
+        let seconds =
+            |flag: Option<u64>, file: Option<u64>, default: u64| Duration::from_secs(flag.or(file).unwrap_or(default));
 
-        let broker_url = secret(flags.broker_url.or(file.broker_url), "amqp://guest:guest@127.0.0.1:5672/%2F");
+        let broker_url = secret(
+            flags.broker_url.or(file.broker_url),
+            "amqp://guest:guest@127.0.0.1:5672/%2F",
+        );
         let broker = amqp_url("broker-url", broker_url.expose_secret())?;
         let mut broker_public_url = match flags.broker_public_url.or(file.broker_public_url) {
             None => broker.clone(),
@@ -116,10 +120,16 @@ impl Settings {
             broker_management_url,
             broker_public_url,
             vhost,
-            key_file: flags.key_file.or(file.key_file).unwrap_or_else(|| PathBuf::from("interchange.key")),
+            key_file: flags
+                .key_file
+                .or(file.key_file)
+                .unwrap_or_else(|| PathBuf::from("interchange.key")),
             task_queue_type: flags.task_queue_type.or(file.task_queue_type).unwrap_or_default(),
             token_lifetime: seconds(flags.token_lifetime, file.token_lifetime, 172_800),
-            max_tasks_per_submit: flags.max_tasks_per_submit.or(file.max_tasks_per_submit).unwrap_or(5_000),
+            max_tasks_per_submit: flags
+                .max_tasks_per_submit
+                .or(file.max_tasks_per_submit)
+                .unwrap_or(5_000),
             max_payload_bytes: flags.max_payload_bytes.or(file.max_payload_bytes).unwrap_or(10 << 20),
             max_request_bytes: flags.max_request_bytes.or(file.max_request_bytes).unwrap_or(256 << 20),
             result_queue_expiry: seconds(flags.result_queue_expiry, file.result_queue_expiry, 1_800),
@@ -208,7 +218,11 @@ mod tests {
 
     #[test]
     fn the_public_broker_url_has_no_password() {
-        let settings = resolve(ServeArguments::default(), "broker-url = \"amqp://admin:pw@broker:5673/a%2Fb\"\n").unwrap();
+        let settings = resolve(
+            ServeArguments::default(),
+            "broker-url = \"amqp://admin:pw@broker:5673/a%2Fb\"\n",
+        )
+        .unwrap();
         assert_eq!(settings.broker_public_url.as_str(), "amqp://broker:5673/a%2Fb");
         assert_eq!(settings.vhost, "a/b");
     }

@@ -136,12 +136,18 @@ impl ApiError {
 
     /// No such function.
     pub(crate) fn function_not_found(id: Uuid) -> Self {
-        Self::new(ErrorCode::FunctionNotFound, format!("Function {id} could not be resolved"))
+        Self::new(
+            ErrorCode::FunctionNotFound,
+            format!("Function {id} could not be resolved"),
+        )
     }
 
     /// No such endpoint.
     pub(crate) fn endpoint_not_found(id: Uuid) -> Self {
-        Self::new(ErrorCode::EndpointNotFound, format!("Endpoint {id} could not be resolved"))
+        Self::new(
+            ErrorCode::EndpointNotFound,
+            format!("Endpoint {id} could not be resolved"),
+        )
     }
 
     /// Another's endpoint.

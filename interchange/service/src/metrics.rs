@@ -1,7 +1,8 @@
 //! Every metric of the interchange: name, meaning and labels. Label values are closed sets, never ids.
 
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::clock::Milliseconds;
@@ -73,7 +74,10 @@ impl Maker {
     }
 
     fn counters(&mut self, name: &str, help: &str, labels: &[&str]) -> Option<IntCounterVec> {
-        self.keep(IntCounterVec::new(Opts::new(format!("waypost_interchange_{name}"), help), labels))
+        self.keep(IntCounterVec::new(
+            Opts::new(format!("waypost_interchange_{name}"), help),
+            labels,
+        ))
     }
 
     fn gauge(&mut self, name: &str, help: &str) -> Option<IntGauge> {
@@ -86,8 +90,12 @@ impl Maker {
     }
 }
 
-const FAST: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
-const SLOW: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 86_400.0];
+const FAST: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+];
+const SLOW: &[f64] = &[
+    0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 300.0, 1800.0, 3600.0, 86_400.0,
+];
 
 impl Metrics {
     /// Makes them all, at zero.
@@ -107,26 +115,51 @@ impl Metrics {
     }
 
     fn table(make: &mut Maker) -> Option<Self> {
-        let request_seconds = HistogramOpts::new("waypost_interchange_request_seconds", "Time to answer a call, by route.")
-            .buckets(FAST.to_vec());
+        let request_seconds = HistogramOpts::new(
+            "waypost_interchange_request_seconds",
+            "Time to answer a call, by route.",
+        )
+        .buckets(FAST.to_vec());
         Some(Self {
-            requests: make.counters("requests_total", "Calls answered, by route, method and status.", &["route", "method", "status"])?,
+            requests: make.counters(
+                "requests_total",
+                "Calls answered, by route, method and status.",
+                &["route", "method", "status"],
+            )?,
             request_seconds: make.keep(HistogramVec::new(request_seconds, &["route"]))?,
             tasks_submitted: make.counter("tasks_submitted_total", "Tasks accepted.")?,
             tasks_published: make.counter("tasks_published_total", "Tasks that the broker has confirmed.")?,
-            publish_seconds: make.histogram("publish_seconds", "Time from publishing a submit's tasks to their confirms.", FAST)?,
+            publish_seconds: make.histogram(
+                "publish_seconds",
+                "Time from publishing a submit's tasks to their confirms.",
+                FAST,
+            )?,
             outbox: make.gauge("outbox_tasks", "Tasks accepted and not confirmed by the broker.")?,
-            outbox_recovered: make.counter("outbox_recovered_total", "Tasks published from the outbox after a fault.")?,
+            outbox_recovered: make.counter(
+                "outbox_recovered_total",
+                "Tasks published from the outbox after a fault.",
+            )?,
             results: make.counters("results_total", "First results of tasks, by outcome.", &["outcome"])?,
             task_seconds: make.histogram("task_seconds", "Time from accepting a task to its result.", SLOW)?,
-            result_batch_seconds: make.histogram("result_batch_seconds", "Time to store and forward a batch of results.", FAST)?,
+            result_batch_seconds: make.histogram(
+                "result_batch_seconds",
+                "Time to store and forward a batch of results.",
+                FAST,
+            )?,
             results_forwarded: make.counter("results_forwarded_total", "Results confirmed on a client's queue.")?,
             results_dropped: make.counters("results_dropped_total", "Results dropped, by reason.", &["reason"])?,
             heartbeats: make.counter("heartbeats_total", "Heartbeats taken in.")?,
-            heartbeats_dropped: make.counters("heartbeats_dropped_total", "Heartbeats dropped, by reason.", &["reason"])?,
+            heartbeats_dropped: make.counters(
+                "heartbeats_dropped_total",
+                "Heartbeats dropped, by reason.",
+                &["reason"],
+            )?,
             start_commands: make.counter("start_commands_total", "Start commands sent to template endpoints.")?,
             broker_connected: make.gauge("broker_connected", "1 while there is a connection to the broker.")?,
-            broker_reconnects: make.counter("broker_reconnects_total", "Attempts to connect to the broker after the first.")?,
+            broker_reconnects: make.counter(
+                "broker_reconnects_total",
+                "Attempts to connect to the broker after the first.",
+            )?,
             cleaned: make.counters("cleaned_total", "Things removed by housekeeping, by kind.", &["kind"])?,
             registry: make.registry.clone(),
         })
@@ -179,6 +212,10 @@ mod tests {
     fn every_metric_has_a_name_of_its_own() {
         let metrics = Metrics::new().unwrap();
         metrics.dropped(Dropped::ForeignTask);
-        assert!(metrics.text().contains("waypost_interchange_results_dropped_total{reason=\"foreign_task\"} 1"));
+        assert!(
+            metrics
+                .text()
+                .contains("waypost_interchange_results_dropped_total{reason=\"foreign_task\"} 1")
+        );
     }
 }

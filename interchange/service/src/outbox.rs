@@ -121,7 +121,10 @@ async fn pass(app: &App, live: &Live) -> Result<(), BrokerError> {
         if entries.is_empty() {
             return Ok(());
         }
-        tracing::info!(tasks = entries.len(), "publishing tasks that were accepted and not confirmed");
+        tracing::info!(
+            tasks = entries.len(),
+            "publishing tasks that were accepted and not confirmed"
+        );
         app.metrics.outbox_recovered.inc_by(entries.len() as u64);
         publish(app, live, &entries).await?;
         let endpoints: HashSet<Uuid> = entries.iter().map(|entry| entry.endpoint_id).collect();

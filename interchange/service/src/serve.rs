@@ -74,9 +74,15 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
 fn start_logging(settings: &Settings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log).with_context(|| format!("--log {:?} is no filter", settings.log))?;
     let format = settings.log_format.unwrap_or_else(|| {
-        if std::io::stderr().is_terminal() { LogFormat::Human } else { LogFormat::Json }
+        if std::io::stderr().is_terminal() {
+            LogFormat::Human
+        } else {
+            LogFormat::Json
+        }
     });
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Human => builder.init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),

@@ -6,7 +6,10 @@
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
-use waypost_protocol::{Actor, Command, ErrorDetails, IdentityClaim, Message, START_ENDPOINT, StartArguments, State, StatusEntry, TaskResult, encode, error_code};
+use waypost_protocol::{
+    Actor, Command, ErrorDetails, IdentityClaim, Message, START_ENDPOINT, StartArguments, State, StatusEntry,
+    TaskResult, encode, error_code,
+};
 
 use crate::app::App;
 use crate::broker::{
@@ -74,7 +77,11 @@ pub(crate) async fn obtain(
             has_broker_user: false,
         })
         .await?;
-    let endpoint = app.store.endpoint(id).await?.ok_or(StoreError::Database(sqlx::Error::RowNotFound))?;
+    let endpoint = app
+        .store
+        .endpoint(id)
+        .await?
+        .ok_or(StoreError::Database(sqlx::Error::RowNotFound))?;
     provision(app, live, &endpoint).await?;
     Ok(endpoint)
 }
@@ -130,7 +137,9 @@ pub(crate) async fn send_start_commands(app: &App, live: &Live, user_endpoints: 
     let mut commands = Vec::new();
     for endpoint in app.store.endpoints(user_endpoints).await?.into_values() {
         let Some(template) = endpoint.parent else { continue };
-        let Some(client) = app.store.client(endpoint.owner).await? else { continue };
+        let Some(client) = app.store.client(endpoint.owner).await? else {
+            continue;
+        };
         if client.revoked_at.is_none() {
             commands.push(start_command(app, template, &endpoint, &client));
         }
@@ -159,10 +168,15 @@ pub(crate) async fn announce_work(app: &App, id: Uuid) -> Result<(), BrokerError
 /// # Errors
 /// [`BrokerError`]: the store or the broker failed.
 pub(crate) async fn stopped(app: &App, id: Uuid) -> Result<(), BrokerError> {
-    let Some(endpoint) = app.store.endpoint(id).await? else { return Ok(()) };
+    let Some(endpoint) = app.store.endpoint(id).await? else {
+        return Ok(());
+    };
     let Some(parent) = endpoint.parent else { return Ok(()) };
-    let parent_is_online =
-        app.store.endpoint(parent).await?.is_some_and(|parent| parent.is_online(clock::now()));
+    let parent_is_online = app
+        .store
+        .endpoint(parent)
+        .await?
+        .is_some_and(|parent| parent.is_online(clock::now()));
     if parent_is_online && !app.store.unfinished_tasks(id).await?.is_empty() {
         send_start_commands(app, &*app.broker.live()?, &[id]).await?;
     }
@@ -174,7 +188,9 @@ pub(crate) async fn stopped(app: &App, id: Uuid) -> Result<(), BrokerError> {
 /// # Errors
 /// [`BrokerError`]: the store or the broker failed.
 pub(crate) async fn could_not_start(app: &App, id: Uuid, reason: &str) -> Result<(), BrokerError> {
-    let Some(endpoint) = app.store.endpoint(id).await? else { return Ok(()) };
+    let Some(endpoint) = app.store.endpoint(id).await? else {
+        return Ok(());
+    };
     if endpoint.registration.kind != EndpointKind::User {
         // Upstream reports a failed start a second time under the template endpoint's own id.
         return Ok(());
@@ -256,8 +272,17 @@ mod tests {
         let one: Map<String, Value> = serde_json::from_str(r#"{"a": 1, "b": {"c": 2, "d": 3}}"#).unwrap();
         let other: Map<String, Value> = serde_json::from_str(r#"{"b": {"d": 3, "c": 2}, "a": 1}"#).unwrap();
         assert_eq!(id_of(template, identity, &one), id_of(template, identity, &other));
-        assert_ne!(id_of(template, identity, &one), id_of(template, identity, &config(json!({"a": 2}))));
-        assert_ne!(id_of(template, identity, &one), id_of(template, Uuid::from_u128(3), &one));
-        assert_ne!(id_of(template, identity, &one), id_of(Uuid::from_u128(3), identity, &one));
+        assert_ne!(
+            id_of(template, identity, &one),
+            id_of(template, identity, &config(json!({"a": 2})))
+        );
+        assert_ne!(
+            id_of(template, identity, &one),
+            id_of(template, Uuid::from_u128(3), &one)
+        );
+        assert_ne!(
+            id_of(template, identity, &one),
+            id_of(Uuid::from_u128(3), identity, &one)
+        );
     }
 }

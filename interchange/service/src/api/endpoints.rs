@@ -58,7 +58,10 @@ impl Body {
             return invalid("high_assurance", "high assurance is not offered by this service");
         }
         if self.authentication_policy.is_some() {
-            return invalid("authentication_policy", "authentication policies are not offered by this service");
+            return invalid(
+                "authentication_policy",
+                "authentication policies are not offered by this service",
+            );
         }
         let metadata = self.metadata.unwrap_or_default();
         let mut properties = self.rest;
@@ -82,8 +85,14 @@ impl Body {
 /// An endpoint that has a template, or that serves many users, takes commands; one with an `engine` in its
 /// configuration (to version 4.10) takes tasks itself.
 fn kind_of(metadata: &Map<String, Value>, multi_user: bool) -> EndpointKind {
-    let has_template = metadata.get("user_config_template").is_some_and(|template| !template.is_null());
-    if has_template || multi_user { EndpointKind::Template } else { EndpointKind::Direct }
+    let has_template = metadata
+        .get("user_config_template")
+        .is_some_and(|template| !template.is_null());
+    if has_template || multi_user {
+        EndpointKind::Template
+    } else {
+        EndpointKind::Direct
+    }
 }
 
 async fn register(
@@ -174,7 +183,11 @@ fn registered(app: &App, endpoint: &Endpoint) -> Value {
 
 /// The endpoint with this id, if this client may change it.
 async fn managed(app: &App, id: Uuid, client: &Client) -> Result<Endpoint, ApiError> {
-    let endpoint = app.store.endpoint(id).await?.ok_or_else(|| ApiError::endpoint_not_found(id))?;
+    let endpoint = app
+        .store
+        .endpoint(id)
+        .await?
+        .ok_or_else(|| ApiError::endpoint_not_found(id))?;
     if !endpoint.is_managed_by(client.id) {
         return Err(ApiError::endpoint_forbidden(id));
     }
@@ -183,7 +196,11 @@ async fn managed(app: &App, id: Uuid, client: &Client) -> Result<Endpoint, ApiEr
 
 /// The endpoint with this id, if this client may see it.
 async fn visible(app: &App, id: Uuid, client: &Client) -> Result<Endpoint, ApiError> {
-    let endpoint = app.store.endpoint(id).await?.ok_or_else(|| ApiError::endpoint_not_found(id))?;
+    let endpoint = app
+        .store
+        .endpoint(id)
+        .await?
+        .ok_or_else(|| ApiError::endpoint_not_found(id))?;
     if !endpoint.is_managed_by(client.id) && !endpoint.registration.public {
         return Err(ApiError::endpoint_forbidden(id));
     }
@@ -224,7 +241,11 @@ fn summary(endpoint: &Endpoint) -> Value {
     })
 }
 
-async fn read(State(app): State<Arc<App>>, Identity(client): Identity, PathId(id): PathId) -> Result<Json<Value>, ApiError> {
+async fn read(
+    State(app): State<Arc<App>>,
+    Identity(client): Identity,
+    PathId(id): PathId,
+) -> Result<Json<Value>, ApiError> {
     let endpoint = visible(&app, id, &client).await?;
     let registration = &endpoint.registration;
     let metadata: Value = serde_json::from_str(&registration.metadata).unwrap_or_default();
@@ -251,7 +272,11 @@ async fn read(State(app): State<Arc<App>>, Identity(client): Identity, PathId(id
     Ok(Json(reply))
 }
 
-async fn status(State(app): State<Arc<App>>, Identity(client): Identity, PathId(id): PathId) -> Result<Json<Value>, ApiError> {
+async fn status(
+    State(app): State<Arc<App>>,
+    Identity(client): Identity,
+    PathId(id): PathId,
+) -> Result<Json<Value>, ApiError> {
     let endpoint = visible(&app, id, &client).await?;
     let now = clock::now();
     let mut details = report_of(&endpoint);
@@ -286,25 +311,41 @@ const fn online(endpoint: &Endpoint, now: clock::Milliseconds) -> &'static str {
 
 /// The figures of the last heartbeat, with its time.
 fn report_of(endpoint: &Endpoint) -> Value {
-    let mut report: Map<String, Value> =
-        endpoint.report.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let mut report: Map<String, Value> = endpoint
+        .report
+        .as_deref()
+        .and_then(|text| serde_json::from_str(text).ok())
+        .unwrap_or_default();
     if endpoint.heartbeat_at > 0 {
-        report.insert("last_heartbeat".to_owned(), json!(clock::as_seconds(endpoint.heartbeat_at)));
+        report.insert(
+            "last_heartbeat".to_owned(),
+            json!(clock::as_seconds(endpoint.heartbeat_at)),
+        );
     }
     Value::Object(report)
 }
 
 /// `stop --remote`: the endpoint's connections are closed, and it may not come back for a while.
-async fn lock(State(app): State<Arc<App>>, Identity(client): Identity, PathId(id): PathId) -> Result<Json<Value>, ApiError> {
+async fn lock(
+    State(app): State<Arc<App>>,
+    Identity(client): Identity,
+    PathId(id): PathId,
+) -> Result<Json<Value>, ApiError> {
     let endpoint = managed(&app, id, &client).await?;
     let until = clock::now().saturating_add(clock::milliseconds(app.settings.lock_duration));
     let users = broker_users(&app, &endpoint).await?;
     app.store.lock_endpoint(id, until).await?;
     for user in users {
-        app.broker.management().delete_user(&user).await.map_err(crate::broker::BrokerError::from)?;
+        app.broker
+            .management()
+            .delete_user(&user)
+            .await
+            .map_err(crate::broker::BrokerError::from)?;
     }
     tracing::info!(endpoint_id = %id, client_id = %client.id, "endpoint stopped remotely");
-    Ok(Json(json!({"endpoint_id": id, "locked_until": clock::as_seconds(until)})))
+    Ok(Json(
+        json!({"endpoint_id": id, "locked_until": clock::as_seconds(until)}),
+    ))
 }
 
 /// The broker users of an endpoint and its user endpoints.
@@ -316,7 +357,11 @@ async fn broker_users(app: &App, endpoint: &Endpoint) -> Result<Vec<String>, Api
     Ok(users)
 }
 
-async fn delete(State(app): State<Arc<App>>, Identity(client): Identity, PathId(id): PathId) -> Result<Json<Value>, ApiError> {
+async fn delete(
+    State(app): State<Arc<App>>,
+    Identity(client): Identity,
+    PathId(id): PathId,
+) -> Result<Json<Value>, ApiError> {
     let endpoint = managed(&app, id, &client).await?;
     app.store.delete_endpoint(id, clock::now()).await?;
     tracing::info!(endpoint_id = %id, client_id = %client.id, "endpoint deleted");
@@ -345,8 +390,14 @@ mod tests {
     #[test]
     fn a_template_makes_an_endpoint_take_commands() {
         let metadata = |value: Value| value.as_object().unwrap().clone();
-        assert_eq!(kind_of(&metadata(json!({"user_config_template": "a"})), false), EndpointKind::Template);
-        assert_eq!(kind_of(&metadata(json!({"config": {"engine": {}}})), false), EndpointKind::Direct);
+        assert_eq!(
+            kind_of(&metadata(json!({"user_config_template": "a"})), false),
+            EndpointKind::Template
+        );
+        assert_eq!(
+            kind_of(&metadata(json!({"config": {"engine": {}}})), false),
+            EndpointKind::Direct
+        );
         assert_eq!(kind_of(&metadata(json!({})), true), EndpointKind::Template);
     }
 }

@@ -27,7 +27,8 @@ impl FromRequestParts<Arc<App>> for PathId {
 
 /// Reads a UUID; `field` is where it stood.
 pub(super) fn parse_id(field: &str, text: &str) -> Result<Uuid, ApiError> {
-    Uuid::parse_str(text).map_err(|_| ApiError::field(ErrorCode::RequestMalformed, field, format!("{text:?} is not a UUID")))
+    Uuid::parse_str(text)
+        .map_err(|_| ApiError::field(ErrorCode::RequestMalformed, field, format!("{text:?} is not a UUID")))
 }
 
 /// A JSON body. What is wrong with it is told with the path of the field.

@@ -65,11 +65,18 @@ async fn register(
         return Err(ApiError::field(
             ErrorCode::PayloadTooLarge,
             "function_code",
-            format!("it has {} bytes, and {} are allowed", body.function_code.len(), app.settings.max_payload_bytes),
+            format!(
+                "it has {} bytes, and {} are allowed",
+                body.function_code.len(),
+                app.settings.max_payload_bytes
+            ),
         ));
     }
     if body.group.is_some() {
-        return invalid("group", "sharing with a Globus group is not offered by this service; `public` is");
+        return invalid(
+            "group",
+            "sharing with a Globus group is not offered by this service; `public` is",
+        );
     }
     if body.ha_endpoint_id.is_some() {
         return invalid("ha_endpoint_id", "high assurance is not offered by this service");
@@ -96,7 +103,10 @@ async fn register(
 
 /// The function with this id, if this client may read and run it.
 async fn readable(store: &Store, id: Uuid, client: Uuid) -> Result<Function, ApiError> {
-    let function = store.function(id).await?.ok_or_else(|| ApiError::function_not_found(id))?;
+    let function = store
+        .function(id)
+        .await?
+        .ok_or_else(|| ApiError::function_not_found(id))?;
     if function.owner != client && !function.public {
         return Err(forbidden(id));
     }
@@ -104,10 +114,17 @@ async fn readable(store: &Store, id: Uuid, client: Uuid) -> Result<Function, Api
 }
 
 pub(super) fn forbidden(id: Uuid) -> ApiError {
-    ApiError::new(ErrorCode::FunctionAccessForbidden, format!("Unauthorized access to function {id}"))
+    ApiError::new(
+        ErrorCode::FunctionAccessForbidden,
+        format!("Unauthorized access to function {id}"),
+    )
 }
 
-async fn read(State(app): State<Arc<App>>, Identity(client): Identity, PathId(id): PathId) -> Result<Json<Value>, ApiError> {
+async fn read(
+    State(app): State<Arc<App>>,
+    Identity(client): Identity,
+    PathId(id): PathId,
+) -> Result<Json<Value>, ApiError> {
     let function = readable(&app.store, id, client.id).await?;
     let metadata: Value = serde_json::from_str(&function.metadata).unwrap_or_default();
     Ok(Json(json!({
@@ -123,8 +140,16 @@ async fn read(State(app): State<Arc<App>>, Identity(client): Identity, PathId(id
     })))
 }
 
-async fn delete(State(app): State<Arc<App>>, Identity(client): Identity, PathId(id): PathId) -> Result<Json<Value>, ApiError> {
-    let function = app.store.function(id).await?.ok_or_else(|| ApiError::function_not_found(id))?;
+async fn delete(
+    State(app): State<Arc<App>>,
+    Identity(client): Identity,
+    PathId(id): PathId,
+) -> Result<Json<Value>, ApiError> {
+    let function = app
+        .store
+        .function(id)
+        .await?
+        .ok_or_else(|| ApiError::function_not_found(id))?;
     if function.owner != client.id {
         return Err(forbidden(id));
     }

@@ -42,7 +42,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(probes::ready))
         .route("/metrics", get(probes::metrics))
         .fallback(async || ApiError::new(ErrorCode::NotFound, "there is no such path"))
-        .method_not_allowed_fallback(async || ApiError::new(ErrorCode::MethodNotAllowed, "this path exists for other methods"))
+        .method_not_allowed_fallback(async || {
+            ApiError::new(ErrorCode::MethodNotAllowed, "this path exists for other methods")
+        })
         .layer(DefaultBodyLimit::max(app.settings.max_request_bytes))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe::observe))
         .layer(CatchPanicLayer::new())

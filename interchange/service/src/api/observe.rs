@@ -21,8 +21,14 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     let seconds = started.elapsed().as_secs_f64();
     // An unheard-of method is up to the caller, and label values are not.
     let label = if route == "(none)" { "(any)" } else { method.as_str() };
-    app.metrics.requests.with_label_values(&[&route, label, status.as_str()]).inc();
-    app.metrics.request_seconds.with_label_values(&[&route]).observe(seconds);
+    app.metrics
+        .requests
+        .with_label_values(&[&route, label, status.as_str()])
+        .inc();
+    app.metrics
+        .request_seconds
+        .with_label_values(&[&route])
+        .observe(seconds);
     if status.is_server_error() {
         tracing::warn!(%method, path, status = status.as_u16(), seconds, "call failed");
     } else {

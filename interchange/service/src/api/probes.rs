@@ -18,7 +18,11 @@ pub(super) async fn live() -> &'static str {
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     let store = app.store.ping().await.is_ok();
     let broker = app.broker.live().is_ok();
-    let status = if store && broker { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if store && broker {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (status, Json(json!({"database": store, "broker": broker}))).into_response()
 }
 

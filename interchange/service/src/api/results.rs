@@ -51,7 +51,11 @@ fn describe(task: &TaskRecord) -> Value {
     if matches!(task.state, TaskState::Success | TaskState::Failed) {
         match task.result.as_deref().map(decode) {
             Some(Ok(Message::Result(result))) => {
-                let field = if result.error_details.is_some() { "exception" } else { "result" };
+                let field = if result.error_details.is_some() {
+                    "exception"
+                } else {
+                    "result"
+                };
                 fields.insert(field.to_owned(), Value::String(result.data));
                 if let Some(details) = result.details {
                     fields.insert("details".to_owned(), details);
@@ -73,7 +77,11 @@ fn not_found(id: Uuid) -> ApiError {
     ApiError::new(ErrorCode::TaskNotFound, format!("Task {id} could not be resolved"))
 }
 
-async fn task(State(app): State<Arc<App>>, Identity(client): Identity, PathId(id): PathId) -> Result<Json<Value>, ApiError> {
+async fn task(
+    State(app): State<Arc<App>>,
+    Identity(client): Identity,
+    PathId(id): PathId,
+) -> Result<Json<Value>, ApiError> {
     let task = app
         .store
         .tasks(&[id], true)
@@ -101,12 +109,19 @@ async fn batch_status(
         return Err(ApiError::field(
             ErrorCode::RequestInvalid,
             "task_ids",
-            format!("there are {}, and {MAX_TASKS_PER_CALL} are allowed in one call", body.task_ids.len()),
+            format!(
+                "there are {}, and {MAX_TASKS_PER_CALL} are allowed in one call",
+                body.task_ids.len()
+            ),
         ));
     }
     let mut known = app.store.tasks(&body.task_ids, true).await?;
     known.retain(|_, task| task.owner == client.id);
-    let fetched: Vec<Uuid> = known.values().filter(|task| task.result.is_some()).map(|task| task.id).collect();
+    let fetched: Vec<Uuid> = known
+        .values()
+        .filter(|task| task.result.is_some())
+        .map(|task| task.id)
+        .collect();
     app.store.mark_fetched(&fetched, clock::now()).await?;
     let results: Map<String, Value> = body
         .task_ids
@@ -129,6 +144,12 @@ async fn task_group(
     PathId(id): PathId,
 ) -> Result<Json<Value>, ApiError> {
     prepare_group(&app, &*app.broker.live()?, id, true, &client, true).await?;
-    let tasks: Vec<Value> = app.store.group_tasks(id).await?.into_iter().map(|task| json!({"id": task})).collect();
+    let tasks: Vec<Value> = app
+        .store
+        .group_tasks(id)
+        .await?
+        .into_iter()
+        .map(|task| json!({"id": task}))
+        .collect();
     Ok(Json(json!({"taskgroup_id": id, "tasks": tasks})))
 }

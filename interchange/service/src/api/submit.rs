@@ -56,14 +56,21 @@ async fn submit(
     let live = app.broker.live()?;
 
     let group_id = body.task_group_id.unwrap_or_else(Uuid::new_v4);
-    prepare_group(&app, &live, group_id, body.task_group_id.is_some(), &client, body.create_queue).await?;
+    prepare_group(
+        &app,
+        &live,
+        group_id,
+        body.task_group_id.is_some(),
+        &client,
+        body.create_queue,
+    )
+    .await?;
 
     let mut command = None;
     let endpoint = if target.registration.kind == EndpointKind::Template {
         let user_config = body.user_endpoint_config.unwrap_or_default();
         let user_runtime = body.user_runtime.unwrap_or_default();
-        let endpoint =
-            user_endpoints::obtain(&app, &live, &target, &client, &user_config, &user_runtime).await?;
+        let endpoint = user_endpoints::obtain(&app, &live, &target, &client, &user_config, &user_runtime).await?;
         command = Some(user_endpoints::start_command(&app, target.id, &endpoint, &client));
         endpoint.id
     } else {
@@ -97,7 +104,10 @@ async fn submit(
             task_id: task.id,
             endpoint_id: endpoint,
             function_id: task.function_id,
-            code: functions.get(&task.function_id).map(|function| function.code.clone()).unwrap_or_default(),
+            code: functions
+                .get(&task.function_id)
+                .map(|function| function.code.clone())
+                .unwrap_or_default(),
             payload: task.payload,
             resource_specification: submission.resource_specification.clone(),
             result_serializers: submission.result_serializers.clone(),
@@ -130,7 +140,10 @@ fn new_tasks(app: &App, tasks: BTreeMap<String, Vec<String>>) -> Result<Vec<NewT
         return Err(ApiError::field(
             ErrorCode::RequestInvalid,
             "tasks",
-            format!("there are {count}, and {} are allowed in one call", app.settings.max_tasks_per_submit),
+            format!(
+                "there are {count}, and {} are allowed in one call",
+                app.settings.max_tasks_per_submit
+            ),
         ));
     }
     let mut new = Vec::with_capacity(count);
@@ -206,7 +219,10 @@ pub(super) async fn prepare_group(
     let now = clock::now();
     let known = if must_exist {
         let group = app.store.group(id).await?.ok_or_else(|| {
-            ApiError::new(ErrorCode::TaskGroupNotFound, format!("Task group {id} could not be resolved"))
+            ApiError::new(
+                ErrorCode::TaskGroupNotFound,
+                format!("Task group {id} could not be resolved"),
+            )
         })?;
         if group.owner != client.id {
             return Err(ApiError::new(
@@ -222,7 +238,9 @@ pub(super) async fn prepare_group(
         group.queue_idle_since.is_none() && (!queue || now.saturating_sub(group.queue_at) < QUEUE_FRESH_MS)
     });
     if !is_fresh {
-        app.store.use_group(id, client.id, now, if queue { now } else { 0 }).await?;
+        app.store
+            .use_group(id, client.id, now, if queue { now } else { 0 })
+            .await?;
         if queue {
             live.declare_result_queue(&result_queue(client.id, id)).await?;
         }

@@ -55,7 +55,11 @@ fn refusal(status: StatusCode, error: &str, description: &str) -> Response {
 }
 
 fn bad_credentials() -> Response {
-    refusal(StatusCode::UNAUTHORIZED, "invalid_client", "the client's id or secret is not right")
+    refusal(
+        StatusCode::UNAUTHORIZED,
+        "invalid_client",
+        "the client's id or secret is not right",
+    )
 }
 
 /// The client that proves itself by its secret, in the `Authorization` header or in the form.
@@ -72,7 +76,10 @@ async fn authenticate(
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"))
         .and_then(|(_, encoded)| STANDARD.decode(encoded.trim()).ok())
         .and_then(|bytes| String::from_utf8(bytes).ok())
-        .and_then(|text| text.split_once(':').map(|(id, secret)| (id.to_owned(), secret.to_owned())));
+        .and_then(|text| {
+            text.split_once(':')
+                .map(|(id, secret)| (id.to_owned(), secret.to_owned()))
+        });
     let (id, secret) = basic.or_else(|| id.zip(secret)).ok_or_else(bad_credentials)?;
     let id = Uuid::parse_str(&id).map_err(|_| bad_credentials())?;
     let client = app
@@ -85,7 +92,11 @@ async fn authenticate(
     let hash = client.secret_hash.clone();
     // Argon2 is slow on purpose, and so not for a thread that serves other calls.
     let right = tokio::task::spawn_blocking(move || verify_secret(&secret, &hash)).await;
-    if right.unwrap_or(false) { Ok(client) } else { Err(bad_credentials()) }
+    if right.unwrap_or(false) {
+        Ok(client)
+    } else {
+        Err(bad_credentials())
+    }
 }
 
 /// The resource server that grants a scope.
@@ -114,7 +125,11 @@ async fn token(State(app): State<Arc<App>>, headers: HeaderMap, Form(form): Form
     let mut wanted: Vec<(&'static str, Vec<&str>)> = Vec::new();
     for scope in form.scope.split_whitespace() {
         let Some(server) = resource_server(scope) else {
-            return refusal(StatusCode::BAD_REQUEST, "invalid_scope", &format!("the scope {scope} is not granted here"));
+            return refusal(
+                StatusCode::BAD_REQUEST,
+                "invalid_scope",
+                &format!("the scope {scope} is not granted here"),
+            );
         };
         match wanted.iter_mut().find(|(known, _)| *known == server) {
             None => wanted.push((server, vec![scope])),

@@ -26,7 +26,9 @@ pub(crate) enum KeyError {
         source: std::io::Error,
     },
     /// The key file holds too little.
-    #[error("the key file {path} must hold at least 32 characters; remove it to have a new one made (endpoints then register again)")]
+    #[error(
+        "the key file {path} must hold at least 32 characters; remove it to have a new one made (endpoints then register again)"
+    )]
     Short {
         /// Which file.
         path: PathBuf,
@@ -59,8 +61,7 @@ pub(crate) fn hash_secret(secret: &SecretString) -> Result<String, KeyError> {
 
 /// Whether `secret` is the one that was hashed.
 pub(crate) fn verify_secret(secret: &str, hash: &str) -> bool {
-    PasswordHash::new(hash)
-        .is_ok_and(|hash| Argon2::default().verify_password(secret.as_bytes(), &hash).is_ok())
+    PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(secret.as_bytes(), &hash).is_ok())
 }
 
 /// What is kept of an access token. A token is random, so a plain hash is enough.

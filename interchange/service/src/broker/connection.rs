@@ -3,9 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lapin::options::{
-    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
-};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
@@ -93,13 +91,19 @@ impl Broker {
     async fn connect(&self) -> Result<(Live, Connection), BrokerError> {
         let open = async |name: &str| {
             let properties = ConnectionProperties::default().with_connection_name(name.into());
-            Connection::connect_uri(self.uri.clone(), properties).await.map_err(at("connecting"))
+            Connection::connect_uri(self.uri.clone(), properties)
+                .await
+                .map_err(at("connecting"))
         };
         let publishing = open("waypost interchange, publishing").await?;
         let consuming = open("waypost interchange, consuming").await?;
         let channel = async || publishing.create_channel().await.map_err(at("opening a channel"));
-        let publisher = Publisher::new(channel().await?).await.map_err(at("asking for confirms"))?;
-        let forwarder = Publisher::new(channel().await?).await.map_err(at("asking for confirms"))?;
+        let publisher = Publisher::new(channel().await?)
+            .await
+            .map_err(at("asking for confirms"))?;
+        let forwarder = Publisher::new(channel().await?)
+            .await
+            .map_err(at("asking for confirms"))?;
         let declarations = Mutex::new((channel().await?, 0));
         let version = self.management.version().await?;
         let live = Live {
@@ -120,7 +124,11 @@ fn task_queue_arguments(queue_type: TaskQueueType, version: &str) -> FieldTable 
     let mut arguments = FieldTable::default();
     if queue_type == TaskQueueType::Quorum {
         arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        let major: u32 = version.split('.').next().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let major: u32 = version
+            .split('.')
+            .next()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
         if major >= 4 {
             arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(-1));
         }
@@ -157,17 +165,27 @@ impl Live {
         let mut guard = self.declarations.lock().await;
         let (channel, count) = &mut *guard;
         if *count >= DECLARATIONS_PER_CHANNEL || !channel.status().connected() {
-            let fresh = self.publishing.create_channel().await.map_err(at("opening a channel"))?;
+            let fresh = self
+                .publishing
+                .create_channel()
+                .await
+                .map_err(at("opening a channel"))?;
             let old = std::mem::replace(channel, fresh);
             *count = 0;
             // A channel that the broker has closed already can't be closed again.
             let _ = old.close(200, "replaced".into()).await;
         }
         *count += 1;
-        match channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments).await {
+        match channel
+            .queue_declare(name.into(), QueueDeclareOptions::durable(), arguments)
+            .await
+        {
             Ok(_) => Ok(()),
             Err(error) if has_other_arguments(&error) => {
-                tracing::warn!(queue = name, "the queue was made with other options; it is used as it is");
+                tracing::warn!(
+                    queue = name,
+                    "the queue was made with other options; it is used as it is"
+                );
                 Ok(())
             }
             Err(source) => Err(at("declaring a queue")(source)),
@@ -179,7 +197,11 @@ impl Live {
     /// # Errors
     /// [`BrokerError::Amqp`].
     pub(crate) async fn delete_queue(&self, name: &str) -> Result<(), BrokerError> {
-        let channel = self.publishing.create_channel().await.map_err(at("opening a channel"))?;
+        let channel = self
+            .publishing
+            .create_channel()
+            .await
+            .map_err(at("opening a channel"))?;
         channel
             .queue_delete(name.into(), QueueDeleteOptions::default())
             .await
@@ -263,10 +285,15 @@ async fn prepare(app: &App, live: &Live) -> Result<(), BrokerError> {
     let channel = live.channel().await?;
     for name in [RESULTS, HEARTBEATS] {
         channel
-            .exchange_declare(name.into(), ExchangeKind::Topic, ExchangeDeclareOptions {
-                durable: true,
-                ..ExchangeDeclareOptions::default()
-            }, FieldTable::default())
+            .exchange_declare(
+                name.into(),
+                ExchangeKind::Topic,
+                ExchangeDeclareOptions {
+                    durable: true,
+                    ..ExchangeDeclareOptions::default()
+                },
+                FieldTable::default(),
+            )
             .await
             .map_err(at("declaring an exchange"))?;
         channel

@@ -81,7 +81,10 @@ fn period_ms(report: &StatusReport) -> i64 {
 
 async fn take(app: &Arc<App>, id: Uuid, report: &StatusReport) -> Result<(), BrokerError> {
     let figures = Value::Object(report.global_state.clone()).to_string();
-    let outcome = app.store.heartbeat(id, clock::now(), period_ms(report), &figures).await?;
+    let outcome = app
+        .store
+        .heartbeat(id, clock::now(), period_ms(report), &figures)
+        .await?;
     match outcome {
         HeartbeatOutcome::Unknown => {
             app.metrics.heartbeat_dropped(DroppedHeartbeat::UnknownEndpoint);

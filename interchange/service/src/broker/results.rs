@@ -65,7 +65,12 @@ pub(super) async fn consumer(channel: &Channel, queue: &str) -> Result<Consumer,
         .await
         .map_err(at("setting the prefetch window"))?;
     channel
-        .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+        .basic_consume(
+            queue.into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        )
         .await
         .map_err(at("consuming"))
 }
@@ -79,7 +84,10 @@ pub(super) async fn consume(app: &Arc<App>, live: &Arc<Live>, channel: &Channel)
             continue;
         };
         let timer = app.metrics.result_batch_seconds.start_timer();
-        let arrivals = batch.into_iter().filter_map(|delivery| arrival(app, delivery)).collect();
+        let arrivals = batch
+            .into_iter()
+            .filter_map(|delivery| arrival(app, delivery))
+            .collect();
         settle(app, live, arrivals).await?;
         channel
             .basic_ack(last, BasicAckOptions { multiple: true })
@@ -94,7 +102,10 @@ pub(super) async fn consume(app: &Arc<App>, live: &Arc<Live>, channel: &Channel)
 fn arrival(app: &App, delivery: Delivery) -> Option<Arrival> {
     let Some(sender) = sender(delivery.routing_key.as_str(), RESULTS) else {
         app.metrics.dropped(Dropped::Malformed);
-        tracing::warn!(key = delivery.routing_key.as_str(), "dropped a result: its routing key names no endpoint");
+        tracing::warn!(
+            key = delivery.routing_key.as_str(),
+            "dropped a result: its routing key names no endpoint"
+        );
         return None;
     };
     let result = match decode(&delivery.data) {
@@ -134,8 +145,10 @@ pub(crate) async fn settle(app: &App, live: &Live, arrivals: Vec<Arrival>) -> Re
     if arrivals.is_empty() {
         return Ok(());
     }
-    let summary: Vec<(Uuid, Option<Uuid>, bool)> =
-        arrivals.iter().map(|arrival| (arrival.task_id, arrival.sender, arrival.failed)).collect();
+    let summary: Vec<(Uuid, Option<Uuid>, bool)> = arrivals
+        .iter()
+        .map(|arrival| (arrival.task_id, arrival.sender, arrival.failed))
+        .collect();
     let settlements = loop {
         match app.store.store_results(&arrivals, clock::now()).await {
             Ok(settlements) => break settlements,

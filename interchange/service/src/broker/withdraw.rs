@@ -26,13 +26,24 @@ pub(crate) async fn withdraw(live: &Live, queue: &str, tasks: &[Uuid]) -> Result
         };
         let Some(message) = message else { break };
         let headers = message.delivery.properties.headers();
-        let task = headers.as_ref().and_then(|headers| headers.inner().get(HEADER_TASK)).and_then(text);
+        let task = headers
+            .as_ref()
+            .and_then(|headers| headers.inner().get(HEADER_TASK))
+            .and_then(text);
         if task.is_some_and(|task| wanted.remove(&task)) {
-            message.delivery.acker.ack(BasicAckOptions::default()).await.map_err(at("taking back tasks"))?;
+            message
+                .delivery
+                .acker
+                .ack(BasicAckOptions::default())
+                .await
+                .map_err(at("taking back tasks"))?;
         }
     }
     // What was got and not acknowledged goes back to its place.
-    channel.close(200, "done".into()).await.map_err(at("closing a channel"))?;
+    channel
+        .close(200, "done".into())
+        .await
+        .map_err(at("closing a channel"))?;
     Ok(())
 }
 

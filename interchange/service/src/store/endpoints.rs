@@ -334,7 +334,9 @@ impl Store {
         )
         .fetch_all(pool)
         .await?);
-        rows.into_iter().map(|(id, kind)| Ok((id, EndpointKind::parse(&kind)?))).collect()
+        rows.into_iter()
+            .map(|(id, kind)| Ok((id, EndpointKind::parse(&kind)?)))
+            .collect()
     }
 
     /// Takes in a heartbeat: `period_ms` until the next one (0: it stops), and its figures.

@@ -154,7 +154,11 @@ impl Store {
 fn private_file(file: &Path) {
     use std::os::unix::fs::OpenOptionsExt as _;
     // A failure here is reported by SQLite with its own words a moment later.
-    let _ = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(file);
+    let _ = std::fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .open(file);
 }
 
 fn migrator() -> Migrator {

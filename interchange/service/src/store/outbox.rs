@@ -28,7 +28,11 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<OutboxEntry>, StoreError> {
         // Replicas on PostgreSQL claim at the same time: each passes over the rows that another has locked.
-        let lock = if self.is_shared() { " FOR UPDATE SKIP LOCKED" } else { "" };
+        let lock = if self.is_shared() {
+            " FOR UPDATE SKIP LOCKED"
+        } else {
+            ""
+        };
         let select = format!("SELECT task_id FROM outbox WHERE claimed_until <= $2 ORDER BY task_id LIMIT $3{lock}");
         transaction!(self, tx => {
             let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
