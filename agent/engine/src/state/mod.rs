@@ -2,6 +2,7 @@
 
 pub(crate) mod block;
 pub(crate) mod ledger;
+pub(crate) mod map;
 pub(crate) mod random;
 pub(crate) mod settled;
 pub(crate) mod task;

@@ -1,6 +1,7 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::state::map::TaskMap;
 use crate::{TaskId, Time};
 
 /// The tasks whose result was confirmed: an hour's, and at most so many. Between a result's confirm and the end of its
@@ -9,22 +10,22 @@ use crate::{TaskId, Time};
 pub(crate) struct Settled {
     life: Duration,
     limit: usize,
-    known: BTreeMap<TaskId, Time>,
+    known: TaskMap<Time>,
     order: VecDeque<(Time, TaskId)>,
 }
 
 impl Settled {
-    pub(crate) const fn new(life: Duration, limit: usize) -> Self {
+    pub(crate) fn new(life: Duration, limit: usize) -> Self {
         Self {
             life,
             limit,
-            known: BTreeMap::new(),
+            known: TaskMap::default(),
             order: VecDeque::new(),
         }
     }
 
     pub(crate) fn contains(&self, task: TaskId) -> bool {
-        self.known.contains_key(&task)
+        self.known.get(task).is_some()
     }
 
     /// Remembers a task, and forgets what is too old or too much. True if it was not known.
@@ -37,8 +38,8 @@ impl Settled {
             }
             self.order.pop_front();
             // A task that was settled again has a later entry of its own.
-            if self.known.get(&task) == Some(&at) {
-                self.known.remove(&task);
+            if self.known.get(task) == Some(&at) {
+                self.known.remove(task);
             }
         }
         new

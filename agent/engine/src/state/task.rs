@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::state::map::TaskMap;
 use crate::{BlockId, DeliveryTag, EntryId, FunctionId, PublishId, Slot, TaskId, Time};
 
 /// One task that is in hand.
@@ -131,7 +132,7 @@ impl Task {
 /// [`Tasks::insert`] and [`Tasks::remove`] change a state, so that the indexes cannot disagree.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
-    table: BTreeMap<TaskId, Task>,
+    table: TaskMap<Task>,
     index: Index,
 }
 
@@ -149,12 +150,12 @@ struct Index {
 
 impl Tasks {
     pub(crate) fn get(&self, id: TaskId) -> Option<&Task> {
-        self.table.get(&id)
+        self.table.get(id)
     }
 
     /// For everything but the state and the body.
     pub(crate) fn get_mut(&mut self, id: TaskId) -> Option<&mut Task> {
-        self.table.get_mut(&id)
+        self.table.get_mut(id)
     }
 
     pub(crate) fn insert(&mut self, id: TaskId, task: Task) {
@@ -163,14 +164,14 @@ impl Tasks {
     }
 
     pub(crate) fn remove(&mut self, id: TaskId) -> Option<Task> {
-        let task = self.table.remove(&id)?;
+        let task = self.table.remove(id)?;
         self.index.leave(id, &task);
         Some(task)
     }
 
     /// Moves a task to another state; gives the one it had.
     pub(crate) fn set_state(&mut self, id: TaskId, state: State, now: Time) -> Option<State> {
-        let task = self.table.get_mut(&id)?;
+        let task = self.table.get_mut(id)?;
         self.index.leave(id, task);
         let before = std::mem::replace(&mut task.state, state);
         task.since = now;
@@ -185,7 +186,7 @@ impl Tasks {
 
     /// Changes what is in a state without changing which state it is.
     pub(crate) fn given_mut(&mut self, id: TaskId) -> Option<&mut Given> {
-        match self.table.get_mut(&id).map(|task| &mut task.state) {
+        match self.table.get_mut(id).map(|task| &mut task.state) {
             Some(State::Given(given)) => Some(given),
             Some(State::Held | State::Waiting | State::Reserved { .. } | State::Done(_)) | None => None,
         }
@@ -193,7 +194,7 @@ impl Tasks {
 
     /// A result, to change everything but its body and step.
     pub(crate) fn done_mut(&mut self, id: TaskId) -> Option<&mut Done> {
-        match self.table.get_mut(&id).map(|task| &mut task.state) {
+        match self.table.get_mut(id).map(|task| &mut task.state) {
             Some(State::Done(done)) => Some(done),
             Some(State::Held | State::Waiting | State::Reserved { .. } | State::Given(_)) | None => None,
         }
@@ -201,7 +202,7 @@ impl Tasks {
 
     /// Moves a result to its next step.
     pub(crate) fn set_step(&mut self, id: TaskId, step: Step) {
-        let Some(task) = self.table.get_mut(&id) else { return };
+        let Some(task) = self.table.get_mut(id) else { return };
         let State::Done(done) = &mut task.state else { return };
         if done.step == Step::Due {
             self.index.due.remove(&task.sequence);
@@ -214,7 +215,7 @@ impl Tasks {
 
     /// Sets or drops the message.
     pub(crate) fn set_message(&mut self, id: TaskId, message: Option<Message>) {
-        if let Some(task) = self.table.get_mut(&id) {
+        if let Some(task) = self.table.get_mut(id) {
             self.index.leave(id, task);
             task.message = message;
             self.index.enter(id, task);
@@ -222,7 +223,7 @@ impl Tasks {
     }
 
     pub(crate) fn drop_body(&mut self, id: TaskId) {
-        if let Some(task) = self.table.get_mut(&id)
+        if let Some(task) = self.table.get_mut(id)
             && let Some(message) = &mut task.message
             && let Some(body) = message.body.take()
         {
@@ -286,15 +287,16 @@ impl Tasks {
         self.index.without_body
     }
 
+    /// All of them, in the order of their ids. Sorts: not for what happens with every task.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (TaskId, &Task)> + '_ {
-        self.table.iter().map(|(id, task)| (*id, task))
+        self.table.sorted()
     }
 
     /// Whether the indexes and sums are what the table says.
     pub(crate) fn agree(&self) -> bool {
         let mut fresh = Index::default();
-        for (id, task) in &self.table {
-            fresh.enter(*id, task);
+        for (id, task) in self.table.sorted() {
+            fresh.enter(id, task);
         }
         fresh == self.index
     }
