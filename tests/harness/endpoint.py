@@ -210,6 +210,9 @@ class PythonEndpoint(EndpointUnderTest):
     def __init__(self, keeper: Keeper, python: PythonEnvironment, *arguments: object, **options: object):
         lower = ["unshare", "--user", "--map-user=65534", "--map-group=65534"] if os.geteuid() == 0 else []
         program = python.folder / "bin" / "globus-compute-endpoint"
+        if "globus-compute-3." in str(python.folder):
+            # This version becomes a daemon unless it is told not to.
+            options["configuration"] = f"detach_endpoint: false\n{options.get('configuration', '')}"
         super().__init__(keeper, [*lower, program], *arguments, python=python.python, **options)
 
 

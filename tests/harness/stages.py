@@ -89,11 +89,18 @@ class Run:
             self.counts.failed += 1
             self.counts.failures.append(f"{' '.join(command)} ended with status {status}")
 
-    def pytest(self, *arguments: str | Path, environment: dict[str, str] | None = None, timeout: int = 300) -> None:
-        """Runs pytest on folders and counts its tests. A skipped test counts as failed."""
+    def pytest(
+        self,
+        *arguments: str | Path,
+        sdk: str | None = None,
+        environment: dict[str, str] | None = None,
+        timeout: int = 300,
+    ) -> None:
+        """Runs pytest on folders and counts its tests: in the environment of a version of the SDK, or in that of the
+        tools. A skipped test counts as failed."""
         report = self.keeper.logs / f"{self.name}-{self.counts.passed + self.counts.failed}.xml"
         report.unlink(missing_ok=True)
-        python = checkout.tools().make(self.keeper).python
+        python = (checkout.clients(sdk) if sdk else checkout.tools()).make(self.keeper).python
         command = [python, "-B", "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={report}"]
         status = self.command(
             [*command, f"--timeout={timeout}", *arguments],
@@ -175,9 +182,14 @@ def rust(run: Run) -> None:
     database.stop()
 
 
-def suite(folder: str, **options: object) -> Callable[[Run], None]:
-    """A folder with pytest's tests below tests/."""
-    return lambda run: run.pytest(checkout.ROOT / "tests" / folder, **options)
+def suite(folder: str, *sdks: str, **options: object) -> Callable[[Run], None]:
+    """A folder with pytest's tests below tests/; once in the environment of each SDK that is named."""
+
+    def run_suite(run: Run) -> None:
+        for sdk in sdks or (None,):
+            run.pytest(checkout.ROOT / "tests" / folder, sdk=sdk, **options)
+
+    return run_suite
 
 
 STAGES = [
@@ -187,6 +199,14 @@ STAGES = [
     Stage("deny", "cargo-deny: licences, sources and refused crates", deny),
     Stage("rust", "every cargo test, with a real broker, database and SDK", rust, SERVICES, clients=True),
     Stage("harness", "the harness itself: nothing outlives its starter", suite("keeper"), SERVICES),
+    Stage(
+        "python-endpoints",
+        "globus-compute-endpoint 4.19 and 3.16.1 against our interchange",
+        suite("python_endpoints", "4.19.0"),
+        SERVICES,
+        built=True,
+        clients=True,
+    ),
 ]
 
 
