@@ -82,6 +82,7 @@ class EndpointUnderTest:
         configuration: str = "",
         template: str = TEMPLATE,
         engine: str | None = None,
+        prefix: list[str] | None = None,
         environment: dict[str, str] | None = None,
         folder: Path | None = None,
     ):
@@ -98,6 +99,8 @@ class EndpointUnderTest:
         self.environment["PATH"] = f"{python.parent}:{self.environment['PATH']}"
         self.environment.update(environment or {})
         self.process: Process | None = None
+        self.prefix = prefix or []
+        """Goes before the command when it is started."""
         self._configuration = configuration
         self._template = template
         self._engine = engine or engine_block()
@@ -144,13 +147,13 @@ class EndpointUnderTest:
             (folder / "user_config_schema.json").write_text(json.dumps(SCHEMA))
         return self
 
-    def start(self, wait: bool = True, prefix: list[str] | None = None) -> EndpointUnderTest:
-        """Starts it and waits until the interchange says that it is online. `prefix` goes before the command."""
+    def start(self, wait: bool = True) -> EndpointUnderTest:
+        """Starts it and waits until the interchange says that it is online."""
         if not self.own_folder.exists():
             self.configure()
         self.process = self.keeper.start(
             self.name,
-            [*(prefix or []), *self.command, "start", self.name],
+            [*self.prefix, *self.command, "start", self.name],
             environment=self.environment,
             directory=self.folder,
             grace=10,

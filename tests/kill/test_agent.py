@@ -95,7 +95,8 @@ def test_tasks_sent_while_the_agent_is_down_are_run_when_it_is_back(endpoint, ex
     wait_for(lambda: not endpoint.process.running, "the end of the agent")
     futures = [executor.submit(double, number) for number in range(50)]
     wait_for(lambda: all(future.task_id for future in futures), "all tasks to be submitted", WAIT)
-    endpoint.start(wait=False, prefix=["faketime", "-f", "+200s"])
+    endpoint.prefix = ["faketime", "-f", "+200s"]
+    endpoint.start(wait=False)
     assert [future.result(WAIT) for future in futures] == [2 * number for number in range(50)]
 
 

@@ -1,0 +1,129 @@
+"""The life of an endpoint of ours, from configure to delete: what it shows, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from harness import processes
+from harness.endpoint import wait_for
+from harness.functions import double, sleep_and_return
+
+WAIT = 60
+
+
+def belonging_to(endpoint) -> list[processes.Seen]:
+    """Every process of an endpoint: the agent, its blocks and their executors."""
+    folder = str(endpoint.folder)
+    return [
+        seen
+        for seen in endpoint.keeper.descendants()
+        if folder in seen.command or processes.environment_of(seen.pid).get("GLOBUS_COMPUTE_USER_DIR") == folder
+    ]
+
+
+@pytest.mark.parametrize("kind", ["template", "direct"])
+def test_a_stopped_and_deleted_endpoint_leaves_no_process_queue_or_user(
+    make_executor, make_endpoint, interchange, client, broker, kind
+):
+    endpoint = make_endpoint(interchange, client, kind)
+    identity = endpoint.id
+    assert make_executor(endpoint).submit(double, 1).result(WAIT) == 2
+    user_endpoints = [entry["endpoint_id"] for entry in endpoint.status()["user_endpoints"]]
+    assert any("--block" in seen.command for seen in belonging_to(endpoint))
+    endpoint.run("stop", endpoint.name)
+    assert endpoint.process.wait(30) == 0
+    wait_for(lambda: not belonging_to(endpoint), "the end of every process of it", 20)
+    wait_for(lambda: endpoint.service_status() == "offline", "the service to call it offline", 20)
+    endpoint.run("delete", endpoint.name, "--yes")
+    assert not endpoint.own_folder.exists()
+    ids = [identity, *user_endpoints]
+
+    def left():
+        queues = [name for name in broker.queues(interchange.virtual_host) if any(part in name for part in ids)]
+        return queues + [name for name in broker.users() if any(part in name for part in ids)]
+
+    wait_for(lambda: not left(), f"the end of its queues and users: {left()}", 90)
+
+
+@pytest.mark.parametrize("kind", ["template", "direct"])
+def test_sigterm_drains_and_leaves_no_process(make_executor, make_endpoint, interchange, client, kind):
+    endpoint = make_endpoint(interchange, client, kind)
+    executor = make_executor(endpoint)
+    assert executor.submit(double, 1).result(WAIT) == 2
+    endpoint.process.send_signal(signal.SIGTERM)
+    assert endpoint.process.wait(30) == 0
+    wait_for(lambda: not belonging_to(endpoint), "the end of every process of it", 20)
+
+
+def test_the_status_tells_what_is_running(make_executor, make_endpoint, interchange, client):
+    endpoint = make_endpoint(interchange, client, "direct")
+    executor = make_executor(endpoint)
+    futures = [executor.submit(sleep_and_return, 3.0, number) for number in range(4)]
+
+    def busy():
+        status = endpoint.status()
+        return status if json.dumps(status).count("running") and _tasks(status) == (2, 2) else None
+
+    status = wait_for(busy, "two tasks to run and two to wait", WAIT)
+    assert status["endpoint_id"] == endpoint.id
+    assert status["pid"] == endpoint.process.pid
+    assert [future.result(WAIT) for future in futures] == [0, 1, 2, 3]
+    text = endpoint.run("status", endpoint.name).stdout
+    assert endpoint.id in text
+
+
+def _tasks(status: dict) -> tuple[int, int]:
+    (one,) = status["user_endpoints"]
+    return one["tasks_running"], one["tasks_waiting"]
+
+
+def test_a_second_start_is_refused_while_the_first_runs(endpoints):
+    endpoint = endpoints("direct")
+    done = endpoint.run("start", endpoint.name, check=False)
+    assert done.returncode == 73
+    assert "Another instance" in done.stdout + done.stderr
+
+
+def test_no_secret_is_in_any_log_or_command_line(make_executor, make_endpoint, interchange, client, broker, keeper):
+    """The logs of the interchange, of endpoints of both kinds at their most talkative, and all command lines."""
+    secrets = {"client secret": client.secret, "broker's administrator": broker.password}
+    folders = [keeper.logs, interchange.folder]
+    for kind in ("template", "direct"):
+        endpoint = make_endpoint(interchange, client, kind, environment={"RUST_LOG": "trace"})
+        assert make_executor(endpoint).submit(double, 1).result(WAIT) == 2
+        folders.append(endpoint.folder)
+        for path in endpoint.folder.rglob("*"):
+            if path.is_file() and path.stat().st_size < 1_000_000:
+                for secret in _broker_passwords(path):
+                    secrets[f"broker password in {path.name}"] = secret
+    assert len(secrets) > 2, "no saved credentials were found: this test would show nothing"
+    lines = "\n".join(seen.command for seen in processes.all_processes())
+    found = [f"{what} on a command line" for what, secret in secrets.items() if secret in lines]
+    for folder in folders:
+        for path in Path(folder).rglob("*"):
+            if path.is_file() and (path.suffix == ".log" or ".log." in path.name):
+                text = path.read_text(errors="replace")
+                found += [f"{what} in {path}" for what, secret in secrets.items() if secret in text]
+    assert not found
+
+
+def _broker_passwords(path: Path) -> set[str]:
+    import re
+
+    text = path.read_text(errors="replace")
+    return set(re.findall(r"amqps?://[^:/@\s\"]+:([^@\s\"]{8,})@", text))
+
+
+def test_files_with_secrets_are_for_their_owner_only(endpoints):
+    endpoint = endpoints("template")
+    open_to_others = [
+        str(path)
+        for path in endpoint.own_folder.rglob("*")
+        if path.is_file() and path.stat().st_mode & 0o077 and _broker_passwords(path)
+    ]
+    assert not open_to_others
+    assert os.stat(endpoint.own_folder).st_mode & 0o077 == 0
