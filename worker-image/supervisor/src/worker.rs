@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use uuid::Uuid;
 use waypost_link::{Hello, VERSIONS};
 
-use crate::channel::{Channel, Lost};
+use crate::channel::{Channel, ExecutorEnds, Lost};
 use crate::cli::Arguments;
 use crate::link::{Link, LinkEvent};
 use crate::machine::{Action, Ending, Event, Machine, SlotMemory};
@@ -73,8 +73,8 @@ pub(crate) struct Worker {
     warm: Option<Warm>,
     /// Executors that the warm process has been asked for and has not told of, oldest first.
     requested: VecDeque<(u32, u64)>,
-    /// Those that it has yet to be asked for.
-    to_request: VecDeque<(u32, u64)>,
+    /// Those that it has yet to be asked for, with the ends of their channels.
+    to_request: VecDeque<(u32, u64, ExecutorEnds)>,
     /// Processes that ended before it was known whose they were.
     unclaimed: Vec<(i32, Ending)>,
     /// Children that were there before the first task: not ours to end.
@@ -202,7 +202,7 @@ impl Worker {
                     executor.channel.give(task, &serializers, body);
                 }
             }
-            Action::Start { slot, generation } => self.to_request.push_back((slot, generation)),
+            Action::Start { slot, generation } => self.open(slot, generation),
             Action::Kill { process } => processes::kill_executor(process),
             Action::End { lost: 0 } => self.ended = Some(Ended::Drained),
             Action::End { lost } => self.ended = Some(Ended::Lost(lost)),
@@ -251,45 +251,54 @@ impl Worker {
         }))
     }
 
+    /// Opens the channel of an executor to be. From here on the slot can be given a task, which waits in the channel.
+    fn open(&mut self, slot: u32, generation: u64) {
+        match Channel::open(slot) {
+            Ok((channel, ends)) => {
+                let watch = spawn_local(watch(Rc::clone(&channel), slot, generation, Rc::clone(&self.inbox)));
+                self.executors[slot as usize] = Some(Executor {
+                    generation,
+                    channel,
+                    watch,
+                });
+                self.to_request.push_back((slot, generation, ends));
+            }
+            Err(error) => self.cannot_start(slot, generation, &error),
+        }
+    }
+
+    fn cannot_start(&self, slot: u32, generation: u64, error: &io::Error) {
+        let reason = format!("no executor can be made: {error}");
+        self.post(Event::CannotStart {
+            slot,
+            generation,
+            reason,
+        });
+    }
+
     /// Asks the warm process for the executors that are due.
     fn request_executors(&mut self) {
         while self.requested.len() < REQUESTS_MAX
-            && let Some((slot, generation)) = self.to_request.pop_front()
+            && let Some((slot, generation, ends)) = self.to_request.pop_front()
         {
-            match self.request(slot, generation) {
+            match self.request(&ends) {
                 Ok(()) => self.requested.push_back((slot, generation)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.to_request.push_front((slot, generation));
+                    // The warm process says something before long: that it is ready, or has forked.
+                    self.to_request.push_front((slot, generation, ends));
                     return;
                 }
-                Err(error) => {
-                    let reason = format!("no executor can be made: {error}");
-                    self.post(Event::CannotStart {
-                        slot,
-                        generation,
-                        reason,
-                    });
-                }
+                Err(error) => self.cannot_start(slot, generation, &error),
             }
         }
     }
 
-    fn request(&mut self, slot: u32, generation: u64) -> io::Result<()> {
-        if self.warm.is_none() {
-            self.warm = Some(Warm::start(&self.arguments.python, &self.settings)?);
-        }
-        let Some(warm) = &self.warm else {
-            return Err(io::ErrorKind::NotConnected.into());
+    fn request(&mut self, ends: &ExecutorEnds) -> io::Result<()> {
+        let warm = match &self.warm {
+            Some(warm) => warm,
+            None => self.warm.insert(Warm::start(&self.arguments.python, &self.settings)?),
         };
-        let (channel, ends) = Channel::open(slot)?;
-        warm.request(&ends.channel, &ends.output)?;
-        let watch = spawn_local(watch(Rc::clone(&channel), slot, generation, Rc::clone(&self.inbox)));
-        self.executors[slot as usize] = Some(Executor {
-            generation,
-            channel,
-            watch,
-        });
-        Ok(())
+        warm.request(&ends.channel, &ends.output)
     }
 
     fn warm_said(&mut self, said: Result<Said, String>) {
@@ -335,7 +344,10 @@ impl Worker {
         tracing::warn!("the warm process is lost: {reason}");
         processes::kill_executor(warm.process);
         let now = self.started.elapsed();
-        for (slot, generation) in std::mem::take(&mut self.requested) {
+        let to_request = std::mem::take(&mut self.to_request)
+            .into_iter()
+            .map(|(slot, generation, _)| (slot, generation));
+        for (slot, generation) in std::mem::take(&mut self.requested).into_iter().chain(to_request) {
             let reason = reason.to_owned();
             self.machine.handle(
                 now,

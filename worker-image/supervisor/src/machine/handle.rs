@@ -7,8 +7,8 @@ use waypost_link::{Cause, Refusal, ToAgent, ToWorker};
 
 use super::slot::SlotState;
 use super::{
-    Action, Connection, Drain, EARLY_CANCELS_MAX, Ending, Event, MEMORY_THRESHOLD_PERCENT, Machine, Progress,
-    START_FAILURES_MAX, SlotMemory, TIMEOUT_GRACE, Task, Time, WAIT_MAX, Waiting, size,
+    Action, Connection, Drain, EARLY_CANCELS_MAX, END_DELAY, Ending, Event, MEMORY_THRESHOLD_PERCENT, Machine,
+    Progress, START_FAILURES_MAX, SlotMemory, TIMEOUT_GRACE, Task, Time, WAIT_MAX, Waiting, size,
 };
 
 /// What of the limit is left to the supervisor and the warm process, in bytes.
@@ -61,7 +61,11 @@ impl Machine {
             } => self.cannot_start(now, slot, generation, reason),
             Event::ChannelLost { slot, generation } => {
                 if self.is_current(slot, generation) {
-                    self.doom(slot, Cause::LostChannel);
+                    let slot = &mut self.slots[slot as usize];
+                    slot.end_due = Some(now + END_DELAY);
+                    if matches!(slot.state, SlotState::Idle) {
+                        slot.state = SlotState::Leaving;
+                    }
                 }
             }
             Event::Exited {
@@ -226,6 +230,7 @@ impl Machine {
         let state = &mut self.slots[slot as usize];
         state.failures += 1;
         state.doom = None;
+        state.end_due = None;
         let pause = Duration::from_millis(100 << state.failures.min(6)).min(Duration::from_secs(5));
         let given_up = state.failures >= START_FAILURES_MAX;
         let before = std::mem::replace(&mut state.state, SlotState::Broken { retry_at: now + pause });
@@ -246,6 +251,7 @@ impl Machine {
         };
         let state = &mut self.slots[slot as usize];
         state.process = None;
+        state.end_due = None;
         let doom = state.doom.take();
         let before = std::mem::replace(&mut state.state, SlotState::Broken { retry_at: now });
         if let SlotState::Busy { task, attempt, .. } = before {
@@ -309,6 +315,11 @@ impl Machine {
                 {
                     self.doom(slot, Cause::TimedOut { limit_ms });
                 }
+            }
+        }
+        for slot in 0..self.settings.slots {
+            if self.slots[slot as usize].end_due.is_some_and(|due| due <= now) {
+                self.doom(slot, Cause::LostChannel);
             }
         }
         // Only to an agent that can be told; otherwise the next hello names it as waiting.

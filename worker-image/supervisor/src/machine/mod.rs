@@ -32,6 +32,9 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long results that are not settled are waited for after the grace of a drain.
 const FLUSH_GRACE: Duration = Duration::from_secs(5);
+/// A process closes its channel a little before its end is told. If the end is not told within this time it has closed
+/// the channel and lives on.
+const END_DELAY: Duration = Duration::from_millis(200);
 /// So many attempts to make an executor fail in a row before the tasks that wait for it do.
 const START_FAILURES_MAX: u32 = 5;
 /// The part of the memory limit above which an executor is ended, in percent.
@@ -278,6 +281,10 @@ impl Machine {
         if self.ended {
             return None;
         }
+        let ends = self
+            .slots
+            .iter()
+            .filter_map(|slot| slot.end_due.filter(|_| slot.doom.is_none()));
         let slots = self.slots.iter().filter_map(|slot| match &slot.state {
             SlotState::Broken { retry_at } => Some(*retry_at).filter(|_| self.drain.is_none()),
             SlotState::Busy { since, .. } if slot.doom.is_none() => self
@@ -295,7 +302,7 @@ impl Machine {
             .drain
             .as_ref()
             .map(|drain| drain.flush_until.unwrap_or(drain.deadline));
-        slots.chain(waiting).chain(drain).min()
+        ends.chain(slots).chain(waiting).chain(drain).min()
     }
 
     fn finish(&mut self, now: Time, task: Uuid, result: ToAgent) {

@@ -11,6 +11,8 @@ pub(super) struct Slot {
     /// The executor's process id, once the warm process has told it.
     pub(super) process: Option<i32>,
     pub(super) state: SlotState,
+    /// Set when its channel was lost: its end should be told by then.
+    pub(super) end_due: Option<Time>,
     /// Why the executor is being killed, if it is.
     pub(super) doom: Option<Cause>,
     /// Attempts to make an executor that failed in a row.
@@ -35,6 +37,7 @@ impl Slot {
             generation: 0,
             process: None,
             state: SlotState::Broken { retry_at: Time::ZERO },
+            end_due: None,
             doom: None,
             failures: 0,
         }

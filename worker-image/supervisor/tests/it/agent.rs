@@ -56,7 +56,7 @@ pub(crate) enum Back {
 }
 
 impl Agent {
-    pub(crate) async fn unix() -> Self {
+    pub(crate) fn unix() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("agent.sock");
         let connect = format!("unix:{}", path.display());
@@ -103,13 +103,16 @@ impl Agent {
                 "--endpoint-id",
                 &USER_ENDPOINT.to_string(),
             ])
-            .args(["--python", &python(), "--log-format", "json"])
+            .args(["--log-format", "json"])
             .arg("--token-file")
             .arg(folder.join("token"))
             .arg("--working-directory")
             .arg(folder.join("work"))
             .args(more)
             .env_remove("GC_TASK_TIMEOUT");
+        if !more.contains(&"--python") {
+            command.args(["--python", &python()]);
+        }
         if self.tls {
             command.arg("--ca-file").arg(folder.join("ca.pem"));
         }
@@ -203,6 +206,21 @@ impl Session {
         .ok()
     }
 
+    /// The next message, a credit included.
+    pub(crate) async fn hear_or_credit(&mut self) -> ToAgent {
+        if !self.early.is_empty() {
+            return self.early.remove(0);
+        }
+        let message = timeout(PATIENCE, self.reader.next())
+            .await
+            .expect("the worker says something in time");
+        let message = message.unwrap().expect("the worker stays connected");
+        if let ToAgent::Credit { tasks } = &message {
+            self.credit += tasks;
+        }
+        message
+    }
+
     /// True when the worker has closed the connection.
     pub(crate) async fn is_closed(&mut self) -> bool {
         loop {
@@ -258,6 +276,7 @@ impl Session {
                     task, outcome, body, ..
                 } if task == wanted => break Back::Finished(outcome, body),
                 ToAgent::Failed { task, failure, .. } if task == wanted => break Back::Failed(*failure),
+                ToAgent::Started { task, .. } if task == wanted => {}
                 other => others.push(other),
             }
         };
@@ -318,11 +337,12 @@ impl WorkerProcess {
 
 impl Drop for WorkerProcess {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if std::thread::panicking() {
+            eprintln!("the worker ended with {:?}", self.child.try_wait());
             eprintln!("the worker's log:\n{}", self.log());
         }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

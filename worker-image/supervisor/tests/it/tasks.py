@@ -86,7 +86,8 @@ def speak(words, times):
     return times
 
 
-def leave_processes_behind():
+def leave_processes_behind(path):
+    import json
     import os
     import subprocess
 
@@ -101,14 +102,9 @@ def leave_processes_behind():
 
         time.sleep(1003)
         os._exit(0)
-    return [child.pid, session.pid, int(daemon.stdout), forked]
-
-
-def leave_processes_behind_and_die(path):
-    import json
-    import os
-
-    pids = leave_processes_behind()
+    pids = [child.pid, session.pid, int(daemon.stdout), forked]
+    if path is None:
+        return pids
     with open(path + ".part", "w") as file:
         json.dump(pids, file)
     os.rename(path + ".part", path)
