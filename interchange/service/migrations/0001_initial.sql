@@ -68,7 +68,9 @@ CREATE TABLE endpoints (
     nudged_at BIGINT NOT NULL DEFAULT 0,
     rotation BIGINT NOT NULL DEFAULT 0,
     has_broker_user BOOLEAN NOT NULL DEFAULT FALSE,
-    deleted_at BIGINT
+    deleted_at BIGINT,
+    -- When what a deleted endpoint had on the broker was removed.
+    cleaned_at BIGINT
 );
 CREATE INDEX endpoints_by_owner ON endpoints (owner);
 CREATE INDEX endpoints_by_parent ON endpoints (parent);
@@ -107,6 +109,7 @@ CREATE TABLE tasks (
 CREATE INDEX tasks_by_group ON tasks (group_id);
 CREATE INDEX tasks_unfinished ON tasks (endpoint_id) WHERE finished_at IS NULL;
 CREATE INDEX tasks_by_finish ON tasks (finished_at);
+CREATE INDEX tasks_by_receipt ON tasks (received_at);
 CREATE INDEX tasks_unforwarded ON tasks (finished_at) WHERE finished_at IS NOT NULL AND forwarded_at IS NULL;
 
 CREATE TABLE results (

@@ -1,12 +1,23 @@
-//! Removes what is no longer needed.
+//! Removes what is no longer needed, and sees after what was left half done.
+//!
+//! Everything here may be done by two replicas at once, and again after a failure.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::app::App;
-use crate::broker::{BrokerError, BrokerUser, endpoint_queue};
+use crate::broker::{BrokerError, BrokerUser, Live, endpoint_queue, forward_all, result_queue};
 use crate::{clock, user_endpoints};
+
+/// Results of the service's own making that were stored and, after so long, not forwarded, are forwarded here.
+const FORWARD_AFTER_MS: i64 = 30_000;
+/// A user endpoint that is silent for so long although tasks wait is started again.
+const NUDGE_AFTER_MS: i64 = 60_000;
+/// Rows that are deleted in one transaction.
+const DELETE_LIMIT: i64 = 1_000;
 
 /// Cleans up again and again, until `stop`.
 pub(crate) async fn keep(app: Arc<App>, stop: CancellationToken) {
@@ -15,10 +26,62 @@ pub(crate) async fn keep(app: Arc<App>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(app.settings.housekeeping_period) => {}
         }
-        if let Err(error) = app.store.delete_expired_tokens(clock::now()).await {
-            tracing::warn!(%error, "tokens that are over could not be removed");
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = round(&app) => {}
         }
     }
+}
+
+/// One round. What fails is logged and left to the next one.
+async fn round(app: &App) {
+    log("tokens", remove_expired_tokens(app).await);
+    log("old tasks", remove_old_tasks(app).await);
+    log("unused user endpoints", retire_user_endpoints(app).await);
+    log("deleted endpoints", remove_deleted_endpoints(app).await);
+    log("revoked clients", remove_revoked(app).await);
+    log("result queues", remove_idle_queues(app).await);
+    log("results", forward_results(app).await);
+    log("silent user endpoints", nudge(app).await);
+}
+
+fn log(what: &str, outcome: Result<(), BrokerError>) {
+    match outcome {
+        Ok(()) | Err(BrokerError::Disconnected) => {}
+        Err(error) => tracing::warn!(%error, "housekeeping failed at {what}; it will try again"),
+    }
+}
+
+fn count(app: &App, kind: &str, number: u64) {
+    app.metrics.cleaned.with_label_values(&[kind]).inc_by(number);
+}
+
+async fn remove_expired_tokens(app: &App) -> Result<(), BrokerError> {
+    count(app, "token", app.store.delete_expired_tokens(clock::now()).await?);
+    Ok(())
+}
+
+async fn remove_old_tasks(app: &App) -> Result<(), BrokerError> {
+    let now = clock::now();
+    let ended = now.saturating_sub(clock::milliseconds(app.settings.task_life));
+    let received = now.saturating_sub(clock::milliseconds(app.settings.unread_task_life));
+    loop {
+        let deleted = app.store.delete_old_tasks(ended, received, DELETE_LIMIT).await?;
+        count(app, "task", deleted);
+        if deleted == 0 {
+            break;
+        }
+    }
+    count(app, "task_group", app.store.delete_empty_groups(ended).await?);
+    Ok(())
+}
+
+/// A user endpoint lives as long as a task that was read: whoever submits to it again gets it back.
+async fn retire_user_endpoints(app: &App) -> Result<(), BrokerError> {
+    let now = clock::now();
+    let before = now.saturating_sub(clock::milliseconds(app.settings.task_life));
+    app.store.retire_user_endpoints(before, now).await?;
+    Ok(())
 }
 
 /// Removes queues and broker users of deleted endpoints, and gives their tasks an error.
@@ -27,13 +90,117 @@ pub(crate) async fn keep(app: Arc<App>, stop: CancellationToken) {
 /// [`BrokerError`]: the store or the broker failed; the next round tries again.
 pub(crate) async fn remove_deleted_endpoints(app: &App) -> Result<(), BrokerError> {
     let live = app.broker.live()?;
-    for (id, kind) in app.store.deleted_endpoints_with_broker_user().await? {
-        let user = BrokerUser::Endpoint(id, kind);
-        app.broker.management().delete_user(&user.name()).await?;
+    for (id, kind) in app.store.uncleaned_endpoints().await? {
+        app.broker
+            .management()
+            .delete_user(&BrokerUser::Endpoint(id, kind).name())
+            .await?;
         live.delete_queue(&endpoint_queue(id, kind)).await?;
         user_endpoints::give_up_deleted(app, id).await?;
+        app.store.mark_cleaned(id, clock::now()).await?;
+        count(app, "endpoint", 1);
+    }
+    Ok(())
+}
+
+/// Removes the broker users of revoked clients and of their endpoints; the broker then closes their connections.
+async fn remove_revoked(app: &App) -> Result<(), BrokerError> {
+    for (id, kind) in app.store.endpoints_of_revoked().await? {
+        app.broker
+            .management()
+            .delete_user(&BrokerUser::Endpoint(id, kind).name())
+            .await?;
         app.store.set_endpoint_broker_user(id, false).await?;
-        app.metrics.cleaned.with_label_values(&["endpoint"]).inc();
+        count(app, "broker_user", 1);
+    }
+    for client in app.store.clients().await? {
+        if client.revoked_at.is_some() && client.has_broker_user {
+            app.broker
+                .management()
+                .delete_user(&BrokerUser::Client(client.id).name())
+                .await?;
+            app.store.set_client_broker_user(client.id, false).await?;
+            count(app, "broker_user", 1);
+        }
+    }
+    Ok(())
+}
+
+/// Removes result queues of groups whose tasks are all done, once they were seen empty and without a consumer for a
+/// while. The broker itself removes those that nobody ever reads.
+async fn remove_idle_queues(app: &App) -> Result<(), BrokerError> {
+    let live = app.broker.live()?;
+    let now = clock::now();
+    let before = now.saturating_sub(clock::milliseconds(app.settings.idle_queue_life));
+    let groups = app.store.groups_with_idle_work(before).await?;
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let queues: HashMap<String, u64> = app.broker.management().queue_use().await?.into_iter().collect();
+    let mut gone = Vec::new();
+    let mut used = Vec::new();
+    let mut idle = Vec::new();
+    let mut over: Vec<(Uuid, String)> = Vec::new();
+    for group in groups {
+        let name = result_queue(group.owner, group.id);
+        match (queues.get(&name), group.queue_idle_since) {
+            (None, _) => gone.push(group.id),
+            (Some(0), None) => idle.push(group.id),
+            (Some(0), Some(since)) if since < before => over.push((group.id, name)),
+            (Some(0), Some(_)) | (Some(_), None) => {}
+            (Some(_), Some(_)) => used.push(group.id),
+        }
+    }
+    app.store.forget_queues(&gone, before).await?;
+    app.store.set_queue_idle(&used, None).await?;
+    app.store.set_queue_idle(&idle, Some(now)).await?;
+    for (group, name) in over {
+        let removed = app
+            .store
+            .retire_queue(group, before, clock::now(), remove_queue(&live, &name))
+            .await?;
+        if removed {
+            count(app, "result_queue", 1);
+        } else {
+            app.store.set_queue_idle(&[group], None).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn remove_queue(live: &Live, name: &str) -> bool {
+    match live.delete_unused_queue(name).await {
+        Ok(removed) => removed,
+        Err(error) => {
+            tracing::warn!(%error, queue = name, "an idle queue could not be removed");
+            false
+        }
+    }
+}
+
+/// Forwards results that were stored and not forwarded: when this service gives up a task there is no delivery that
+/// would come again after a crash.
+async fn forward_results(app: &App) -> Result<(), BrokerError> {
+    let live = app.broker.live()?;
+    let before = clock::now().saturating_sub(FORWARD_AFTER_MS);
+    let results = app.store.unforwarded_results(before, DELETE_LIMIT).await?;
+    forward_all(app, &live, results).await
+}
+
+/// Starts user endpoints again that are silent although tasks wait and their template endpoint is there.
+async fn nudge(app: &App) -> Result<(), BrokerError> {
+    let live = app.broker.live()?;
+    let now = clock::now();
+    let silent = app
+        .store
+        .nudge_silent_user_endpoints(now.saturating_sub(NUDGE_AFTER_MS), now)
+        .await?;
+    if !silent.is_empty() {
+        tracing::info!(
+            user_endpoints = silent.len(),
+            "sending start commands again: user endpoints are silent"
+        );
+        user_endpoints::send_start_commands(app, &live, &silent).await?;
     }
     Ok(())
 }

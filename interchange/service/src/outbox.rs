@@ -90,7 +90,10 @@ async fn restore_queue(app: &App, live: &Live, id: Uuid) -> Result<(), BrokerErr
             tracing::warn!(endpoint_id = %id, "the endpoint's queue was gone; it is made again");
             live.declare_endpoint_queue(&endpoint).await
         }
-        None => user_endpoints::give_up_deleted(app, id).await,
+        None => match app.store.revive_user_endpoint(id).await? {
+            Some(endpoint) => user_endpoints::provision(app, live, &endpoint).await,
+            None => user_endpoints::give_up_deleted(app, id).await,
+        },
     }
 }
 
@@ -99,10 +102,10 @@ pub(crate) async fn sweep(app: Arc<App>, stop: CancellationToken) {
     let mut broker = app.broker.watch();
     loop {
         let live = broker.borrow_and_update().clone();
-        if let Some(live) = live {
-            if let Err(error) = pass(&app, &live).await {
-                tracing::warn!(%error, "left-over tasks could not be published yet");
-            }
+        if let Some(live) = live
+            && let Err(error) = pass(&app, &live).await
+        {
+            tracing::warn!(%error, "left-over tasks could not be published yet");
         }
         tokio::select! {
             () = stop.cancelled() => return,

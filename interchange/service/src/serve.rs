@@ -72,7 +72,9 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
 }
 
 fn start_logging(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log).with_context(|| format!("--log {:?} is no filter", settings.log))?;
+    // lapin logs a message that finds no queue with its whole body, which is a user's data.
+    let directives = format!("{},lapin::returned_messages=off", settings.log);
+    let filter = EnvFilter::try_new(directives).with_context(|| format!("--log {:?} is no filter", settings.log))?;
     let format = settings.log_format.unwrap_or_else(|| {
         if std::io::stderr().is_terminal() {
             LogFormat::Human

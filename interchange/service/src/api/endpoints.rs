@@ -229,7 +229,7 @@ async fn list(
         }
     };
     let endpoints = app.store.endpoints_of(client.id, public).await?;
-    Ok(Json(endpoints.iter().map(|endpoint| summary(endpoint)).collect()))
+    Ok(Json(endpoints.iter().map(summary).collect()))
 }
 
 fn summary(endpoint: &Endpoint) -> Value {
@@ -362,11 +362,13 @@ async fn delete(
     Identity(client): Identity,
     PathId(id): PathId,
 ) -> Result<Json<Value>, ApiError> {
-    let endpoint = managed(&app, id, &client).await?;
+    managed(&app, id, &client).await?;
     app.store.delete_endpoint(id, clock::now()).await?;
     tracing::info!(endpoint_id = %id, client_id = %client.id, "endpoint deleted");
-    crate::housekeeping::remove_deleted_endpoints(&app).await?;
-    drop(endpoint);
+    // It is deleted even if the broker can't be told now: housekeeping tells it later.
+    if let Err(error) = crate::housekeeping::remove_deleted_endpoints(&app).await {
+        tracing::warn!(%error, endpoint_id = %id, "what the endpoint has on the broker will be removed later");
+    }
     Ok(Json(json!({"result": 302})))
 }
 

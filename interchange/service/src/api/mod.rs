@@ -14,6 +14,7 @@ mod submit;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
 use secrecy::ExposeSecret as _;
@@ -47,8 +48,13 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         })
         .layer(DefaultBodyLimit::max(app.settings.max_request_bytes))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe::observe))
-        .layer(CatchPanicLayer::new())
+        .layer(CatchPanicLayer::custom(panicked))
         .with_state(app)
+}
+
+/// A panic is a fault of the service; its text is for the log, where the panic hook has put it.
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    ApiError::new(ErrorCode::InternalError, "the call failed by a fault of the service").into_response()
 }
 
 async fn version() -> Json<Value> {

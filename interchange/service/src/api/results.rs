@@ -36,6 +36,9 @@ fn describe(task: &TaskRecord) -> Value {
     fields.insert("task_group_id".to_owned(), json!(task.group_id));
     fields.insert("endpoint_id".to_owned(), json!(task.target_id));
     fields.insert("function_id".to_owned(), json!(task.function_id));
+    if task.endpoint_id != task.target_id {
+        fields.insert("user_endpoint_id".to_owned(), json!(task.endpoint_id));
+    }
     let times = [
         ("received_t", Some(task.received_at)),
         ("sent_t", task.sent_at),

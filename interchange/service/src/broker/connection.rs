@@ -181,7 +181,7 @@ impl Live {
             .await
         {
             Ok(_) => Ok(()),
-            Err(error) if has_other_arguments(&error) => {
+            Err(error) if is_precondition_failed(&error) => {
                 tracing::warn!(
                     queue = name,
                     "the queue was made with other options; it is used as it is"
@@ -210,6 +210,31 @@ impl Live {
         Ok(())
     }
 
+    /// Removes a queue, unless it has a message or a consumer; whether it is gone.
+    ///
+    /// # Errors
+    /// [`BrokerError::Amqp`].
+    pub(crate) async fn delete_unused_queue(&self, name: &str) -> Result<bool, BrokerError> {
+        let channel = self
+            .publishing
+            .create_channel()
+            .await
+            .map_err(at("opening a channel"))?;
+        let options = QueueDeleteOptions {
+            if_unused: true,
+            if_empty: true,
+            ..QueueDeleteOptions::default()
+        };
+        match channel.queue_delete(name.into(), options).await {
+            Ok(_) => {
+                let _ = channel.close(200, "done".into()).await;
+                Ok(true)
+            }
+            Err(error) if is_precondition_failed(&error) => Ok(false),
+            Err(source) => Err(at("deleting a queue")(source)),
+        }
+    }
+
     /// A channel for something that may fail without harm to others.
     ///
     /// # Errors
@@ -219,7 +244,7 @@ impl Live {
     }
 }
 
-fn has_other_arguments(error: &lapin::Error) -> bool {
+fn is_precondition_failed(error: &lapin::Error) -> bool {
     let ErrorKind::ProtocolError(amqp) = error.kind() else {
         return false;
     };
@@ -353,14 +378,10 @@ async fn failure(connection: &Connection, what: &'static str) -> BrokerError {
     let mut events = std::pin::pin!(connection.events_listener());
     while let Some(event) = events.next().await {
         match event {
-            Event::Error(error) => {
-                // A channel that the broker closed (a refused declaration) leaves the connection usable.
-                if !connection.status().connected() {
-                    return at(what)(error);
-                }
-            }
+            // A channel that the broker closed (a refused declaration) leaves the connection usable.
+            Event::Error(error) if !connection.status().connected() => return at(what)(error),
             Event::ConnectionBlocked(reason) => tracing::warn!(reason, "the broker takes no messages for now"),
-            _ => {}
+            Event::Error(_) | Event::Connected | Event::ConnectionUnblocked | Event::SendFlow(_) | _ => {}
         }
     }
     BrokerError::Disconnected

@@ -127,6 +127,25 @@ impl Management {
             .collect())
     }
 
+    /// All queues of the virtual host; with each, how many messages it holds and consumers it has, together. The
+    /// figures may be some seconds old.
+    ///
+    /// # Errors
+    /// [`ManagementError`].
+    pub(crate) async fn queue_use(&self) -> Result<Vec<(String, u64)>, ManagementError> {
+        let list = self.call(Method::GET, &["queues", &self.vhost], None).await?;
+        let figure = |queue: &Value, name| queue.get(name).and_then(Value::as_u64).unwrap_or(0);
+        Ok(list
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|queue| {
+                let name = queue.get("name").and_then(Value::as_str)?;
+                Some((name.to_owned(), figure(queue, "messages") + figure(queue, "consumers")))
+            })
+            .collect())
+    }
+
     /// The broker's version, such as `3.10.8`.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ pub(crate) use credentials::{client_url, endpoint_credentials, template_queues};
 pub(crate) use management::percent_decode;
 pub(crate) use names::{BrokerUser, endpoint_queue, result_queue, result_queue_prefix};
 pub(crate) use publisher::{Outgoing, Published};
-pub(crate) use results::{persistent, settle as give_up};
+pub(crate) use results::{forward_all, persistent, settle as give_up};
 pub(crate) use withdraw::withdraw;
 
 /// Why the broker could not be used.

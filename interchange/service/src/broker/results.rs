@@ -23,7 +23,7 @@ use super::{BrokerError, at};
 use crate::app::App;
 use crate::clock;
 use crate::metrics::Dropped;
-use crate::store::{Arrival, Settlement};
+use crate::store::{Arrival, Settlement, StoredResult};
 
 /// Deliveries that may be waiting here, acknowledged by none.
 const PREFETCH: u16 = 250;
@@ -163,9 +163,7 @@ pub(crate) async fn settle(app: &App, live: &Live, arrivals: Vec<Arrival>) -> Re
     for ((task_id, sender, failed), settlement) in summary.into_iter().zip(settlements) {
         match settlement {
             Settlement::Forward {
-                owner,
-                group_id,
-                body,
+                result,
                 is_first,
                 received_at,
             } => {
@@ -173,12 +171,7 @@ pub(crate) async fn settle(app: &App, live: &Live, arrivals: Vec<Arrival>) -> Re
                     app.metrics.result(failed, now.saturating_sub(received_at));
                     tracing::debug!(%task_id, failed, "a result came");
                 }
-                let message = Outgoing {
-                    queue: result_queue(owner, group_id),
-                    body,
-                    properties: persistent().with_timestamp(u64::try_from(now / 1000).unwrap_or_default()),
-                };
-                forward.push((task_id, message));
+                forward.push(result);
             }
             Settlement::Duplicate => {
                 app.metrics.dropped(Dropped::Duplicate);
@@ -197,8 +190,28 @@ pub(crate) async fn settle(app: &App, live: &Live, arrivals: Vec<Arrival>) -> Re
     forward_all(app, live, forward).await
 }
 
-async fn forward_all(app: &App, live: &Live, forward: Vec<(Uuid, Outgoing)>) -> Result<(), BrokerError> {
-    let (mut ids, mut messages): (Vec<Uuid>, Vec<Outgoing>) = forward.into_iter().unzip();
+/// Puts stored results on their clients' queues.
+///
+/// # Errors
+/// [`BrokerError`]: the connection is lost; housekeeping forwards what was not.
+pub(crate) async fn forward_all(app: &App, live: &Live, forward: Vec<StoredResult>) -> Result<(), BrokerError> {
+    let seconds = u64::try_from(clock::now() / 1000).unwrap_or_default();
+    let mut without_queue = Vec::new();
+    let mut ids = Vec::with_capacity(forward.len());
+    let mut messages = Vec::with_capacity(forward.len());
+    for result in forward {
+        let Some((owner, group)) = result.queue else {
+            without_queue.push(result.task_id);
+            continue;
+        };
+        ids.push(result.task_id);
+        messages.push(Outgoing {
+            queue: result_queue(owner, group),
+            body: result.body,
+            properties: persistent().with_timestamp(seconds),
+        });
+    }
+    mark_forwarded(app, &without_queue).await;
     while !ids.is_empty() {
         let outcomes = live.forwarder.publish(&messages).await;
         let mut done = Vec::with_capacity(ids.len());
@@ -209,7 +222,7 @@ async fn forward_all(app: &App, live: &Live, forward: Vec<(Uuid, Outgoing)>) -> 
                     app.metrics.results_forwarded.inc();
                     done.push(id);
                 }
-                // The client asked for no queue, or has not used it for long: it can still ask for the result.
+                // The client has not used its queue for long: it can still ask for the result.
                 Published::NoQueue => done.push(id),
                 Published::Unknown => {
                     left.0.push(id);
@@ -217,10 +230,7 @@ async fn forward_all(app: &App, live: &Live, forward: Vec<(Uuid, Outgoing)>) -> 
                 }
             }
         }
-        while let Err(error) = app.store.mark_forwarded(&done, clock::now()).await {
-            tracing::error!(%error, "results can't be marked as forwarded; trying again");
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
+        mark_forwarded(app, &done).await;
         (ids, messages) = left;
         if !ids.is_empty() {
             // Without a connection this fails and ends the loop.
@@ -229,6 +239,13 @@ async fn forward_all(app: &App, live: &Live, forward: Vec<(Uuid, Outgoing)>) -> 
         }
     }
     Ok(())
+}
+
+async fn mark_forwarded(app: &App, tasks: &[Uuid]) {
+    while let Err(error) = app.store.mark_forwarded(tasks, clock::now()).await {
+        tracing::error!(%error, "results can't be marked as forwarded; trying again");
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
 }
 
 /// The properties of a message that outlives a restart of the broker.

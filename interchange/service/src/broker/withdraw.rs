@@ -48,11 +48,10 @@ pub(crate) async fn withdraw(live: &Live, queue: &str, tasks: &[Uuid]) -> Result
 }
 
 fn text(value: &AMQPValue) -> Option<String> {
-    match value {
-        AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
-        AMQPValue::ShortString(text) => Some(text.to_string()),
-        _ => None,
-    }
+    let AMQPValue::LongString(text) = value else {
+        return None;
+    };
+    Some(String::from_utf8_lossy(text.as_bytes()).into_owned())
 }
 
 fn is_in_use(error: &lapin::Error) -> bool {

@@ -172,7 +172,8 @@ impl Store {
                 "INSERT INTO endpoints (id, kind, owner, parent, name, display_name, public, multi_user, metadata,
                     allowed_functions, admins, properties, user_config, user_runtime, created_at, registered_at)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $15)
-                 ON CONFLICT (id) DO UPDATE SET user_runtime = excluded.user_runtime, deleted_at = NULL",
+                 ON CONFLICT (id) DO UPDATE SET user_runtime = excluded.user_runtime,
+                    deleted_at = NULL, cleaned_at = NULL",
             )
             .bind(endpoint.id)
             .bind(registration.kind.as_str())
@@ -327,10 +328,118 @@ impl Store {
         Ok(())
     }
 
-    /// The deleted endpoints whose broker user and queue may still be there.
-    pub(crate) async fn deleted_endpoints_with_broker_user(&self) -> Result<Vec<(Uuid, EndpointKind)>, StoreError> {
+    /// The deleted endpoints whose queue and broker user may still be there.
+    pub(crate) async fn uncleaned_endpoints(&self) -> Result<Vec<(Uuid, EndpointKind)>, StoreError> {
         let rows: Vec<(Uuid, String)> = reading!(self, pool => sqlx::query_as(
-            "SELECT id, kind FROM endpoints WHERE deleted_at IS NOT NULL AND has_broker_user",
+            "SELECT id, kind FROM endpoints WHERE deleted_at IS NOT NULL AND cleaned_at IS NULL",
+        )
+        .fetch_all(pool)
+        .await?);
+        rows.into_iter()
+            .map(|(id, kind)| Ok((id, EndpointKind::parse(&kind)?)))
+            .collect()
+    }
+
+    /// Notes that a deleted endpoint has nothing left on the broker.
+    pub(crate) async fn mark_cleaned(&self, id: Uuid, now: Milliseconds) -> Result<(), StoreError> {
+        transaction!(self, tx => {
+            sqlx::query("UPDATE endpoints SET cleaned_at = $2, has_broker_user = FALSE WHERE id = $1 AND deleted_at IS NOT NULL")
+                .bind(id)
+                .bind(now)
+                .execute(&mut *tx)
+                .await?;
+        });
+        Ok(())
+    }
+
+    /// Brings a user endpoint back that was removed for want of use, unless its template endpoint is deleted.
+    pub(crate) async fn revive_user_endpoint(&self, id: Uuid) -> Result<Option<Endpoint>, StoreError> {
+        transaction!(self, tx => {
+            sqlx::query(
+                "UPDATE endpoints SET deleted_at = NULL, cleaned_at = NULL WHERE id = $1 AND kind = 'user'
+                 AND EXISTS (SELECT 1 FROM endpoints AS template WHERE template.id = endpoints.parent AND template.deleted_at IS NULL)",
+            )
+            .bind(id)
+            .execute(&mut *tx)
+            .await?;
+        });
+        self.endpoint(id).await
+    }
+
+    /// Marks user endpoints deleted that are offline, wait for nothing and were not submitted to since `before`.
+    pub(crate) async fn retire_user_endpoints(
+        &self,
+        before: Milliseconds,
+        now: Milliseconds,
+    ) -> Result<u64, StoreError> {
+        Ok(transaction!(self, tx => {
+            sqlx::query(
+                "UPDATE endpoints SET deleted_at = $2 WHERE kind = 'user' AND deleted_at IS NULL
+                 AND registered_at < $1 AND heartbeat_at < $1
+                 AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.endpoint_id = endpoints.id
+                                 AND (tasks.finished_at IS NULL OR tasks.received_at >= $1))",
+            )
+            .bind(before)
+            .bind(now)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected()
+        }))
+    }
+
+    /// The user endpoints that have had a task to do since before `before`, are offline although their template
+    /// endpoint is online, and were not nudged since `before`. They count as nudged from now on.
+    pub(crate) async fn nudge_silent_user_endpoints(
+        &self,
+        before: Milliseconds,
+        now: Milliseconds,
+    ) -> Result<Vec<Uuid>, StoreError> {
+        let silent: Vec<Uuid> = reading!(self, pool => sqlx::query_scalar(
+            "SELECT id FROM endpoints WHERE kind = 'user' AND deleted_at IS NULL AND nudged_at < $1
+             AND EXISTS (SELECT 1 FROM tasks WHERE tasks.endpoint_id = endpoints.id AND tasks.finished_at IS NULL
+                         AND tasks.received_at < $1)",
+        )
+        .bind(before)
+        .fetch_all(pool)
+        .await?);
+        let mut nudged = Vec::new();
+        for endpoint in self
+            .endpoints(&silent)
+            .await?
+            .into_values()
+            .filter(|endpoint| !endpoint.is_online(now))
+        {
+            let template = match endpoint.parent {
+                Some(parent) => self.endpoint(parent).await?,
+                None => None,
+            };
+            if !template.is_some_and(|template| template.is_online(now)) {
+                continue;
+            }
+            let changed = transaction!(self, tx => {
+                sqlx::query("UPDATE endpoints SET nudged_at = $2 WHERE id = $1 AND nudged_at < $3")
+                    .bind(endpoint.id)
+                    .bind(now)
+                    .bind(before)
+                    .execute(&mut *tx)
+                    .await?
+                    .rows_affected()
+            });
+            if changed > 0 {
+                nudged.push(endpoint.id);
+            }
+        }
+        Ok(nudged)
+    }
+
+    /// The endpoints of every kind that have a broker user which they must lose: their owner, or the owner of their
+    /// template endpoint, is revoked.
+    pub(crate) async fn endpoints_of_revoked(&self) -> Result<Vec<(Uuid, EndpointKind)>, StoreError> {
+        let rows: Vec<(Uuid, String)> = reading!(self, pool => sqlx::query_as(
+            "SELECT id, kind FROM endpoints WHERE has_broker_user AND (
+                owner IN (SELECT id FROM clients WHERE revoked_at IS NOT NULL)
+                OR parent IN (SELECT id FROM endpoints AS template
+                              WHERE template.owner IN (SELECT id FROM clients WHERE revoked_at IS NOT NULL)))",
         )
         .fetch_all(pool)
         .await?);

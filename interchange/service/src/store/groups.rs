@@ -1,4 +1,4 @@
-use sqlx::Row as _;
+use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::{Store, StoreError, reading, transaction};
@@ -61,5 +61,101 @@ impl Store {
             .await?;
         });
         Ok(())
+    }
+
+    /// The groups with a result queue that was not declared since `before` and whose tasks all have their results on
+    /// it; least recently used first. With each, since when its queue was seen idle.
+    pub(crate) async fn groups_with_idle_work(&self, before: Milliseconds) -> Result<Vec<Group>, StoreError> {
+        reading!(self, pool => {
+            let rows = sqlx::query(
+                "SELECT * FROM task_groups WHERE queue_at > 0 AND queue_at < $1
+                 AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.group_id = task_groups.id AND tasks.forwarded_at IS NULL)
+                 ORDER BY queue_at LIMIT 5000",
+            )
+            .bind(before)
+            .fetch_all(pool)
+            .await?;
+            rows.into_iter().map(|row| Ok(group_of!(row))).collect()
+        })
+    }
+
+    /// Notes since when a group's queue is idle; none: it is in use.
+    pub(crate) async fn set_queue_idle(&self, groups: &[Uuid], since: Option<Milliseconds>) -> Result<(), StoreError> {
+        for groups in groups.chunks(super::ROWS_PER_STATEMENT) {
+            transaction!(self, tx => {
+                let mut query = QueryBuilder::new("UPDATE task_groups SET queue_idle_since = ");
+                query.push_bind(since).push(" WHERE id IN (");
+                let mut list = query.separated(", ");
+                for id in groups {
+                    list.push_bind(*id);
+                }
+                query.push(")");
+                query.build().execute(&mut *tx).await?;
+            });
+        }
+        Ok(())
+    }
+
+    /// Gives up a group's queue, if it is idle since before `before` and no task of it is unfinished. `remove` is
+    /// awaited while the group is locked, so that no submit can count on the queue in between; it says whether the
+    /// queue is gone. The group's results then count as read, for the queue was empty.
+    pub(crate) async fn retire_queue(
+        &self,
+        group: Uuid,
+        before: Milliseconds,
+        now: Milliseconds,
+        remove: impl Future<Output = bool> + Send,
+    ) -> Result<bool, StoreError> {
+        Ok(transaction!(self, tx => {
+            let claimed = sqlx::query(
+                "UPDATE task_groups SET queue_at = 0, queue_idle_since = NULL WHERE id = $1 AND queue_idle_since < $2
+                 AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.group_id = task_groups.id AND tasks.finished_at IS NULL)",
+            )
+            .bind(group)
+            .bind(before)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected();
+            if claimed == 0 || !remove.await {
+                return Ok(false);
+            }
+            sqlx::query("UPDATE tasks SET fetched_at = $2 WHERE group_id = $1 AND fetched_at IS NULL")
+                .bind(group)
+                .bind(now)
+                .execute(&mut *tx)
+                .await?;
+            true
+        }))
+    }
+
+    /// Notes that these groups' queues are gone, unless they were declared since `before`.
+    pub(crate) async fn forget_queues(&self, groups: &[Uuid], before: Milliseconds) -> Result<(), StoreError> {
+        for groups in groups.chunks(super::ROWS_PER_STATEMENT) {
+            transaction!(self, tx => {
+                let mut query = QueryBuilder::new("UPDATE task_groups SET queue_at = 0, queue_idle_since = NULL WHERE queue_at < ");
+                query.push_bind(before).push(" AND id IN (");
+                let mut list = query.separated(", ");
+                for id in groups {
+                    list.push_bind(*id);
+                }
+                query.push(")");
+                query.build().execute(&mut *tx).await?;
+            });
+        }
+        Ok(())
+    }
+
+    /// Deletes groups without tasks and without a queue that were made before `before`.
+    pub(crate) async fn delete_empty_groups(&self, before: Milliseconds) -> Result<u64, StoreError> {
+        Ok(transaction!(self, tx => {
+            sqlx::query(
+                "DELETE FROM task_groups WHERE queue_at = 0 AND created_at < $1
+                 AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.group_id = task_groups.id)",
+            )
+            .bind(before)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected()
+        }))
     }
 }

@@ -28,7 +28,7 @@ pub(crate) use clients::{Client, TokenRecord};
 pub(crate) use endpoints::{Endpoint, EndpointKind, HeartbeatOutcome, Registration};
 pub(crate) use functions::Function;
 pub(crate) use outbox::OutboxEntry;
-pub(crate) use results::{Arrival, Settlement};
+pub(crate) use results::{Arrival, Settlement, StoredResult};
 pub(crate) use tasks::{NewTask, Submission, TaskRecord, TaskState};
 
 /// Why the store could not do what it was asked.

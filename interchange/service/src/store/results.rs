@@ -1,11 +1,11 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use sqlx::QueryBuilder;
+use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::tasks::TaskState;
-use super::{ROWS_PER_STATEMENT, Store, StoreError, transaction};
+use super::{ROWS_PER_STATEMENT, Store, StoreError, reading, transaction};
 use crate::clock::Milliseconds;
 
 /// A result that has come in.
@@ -26,13 +26,10 @@ pub(crate) struct Arrival {
 /// What is to be done with a result after it was stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Settlement {
-    /// Forward `body` to the group's queue.
+    /// It is to be put on its group's queue.
     Forward {
-        /// Whose queue.
-        owner: Uuid,
-        group_id: Uuid,
         /// The first result of this task that was stored.
-        body: Bytes,
+        result: StoredResult,
         /// Whether it was stored just now.
         is_first: bool,
         /// When the task was accepted.
@@ -58,23 +55,32 @@ impl Store {
             // What is known of the tasks. On PostgreSQL their rows are locked in one order, so that two replicas that
             // hold results of the same tasks wait for each other and don't deadlock.
             let mut known: HashMap<Uuid, Known> = HashMap::with_capacity(arrivals.len());
-            let lock = if self.is_shared() { " ORDER BY id FOR UPDATE" } else { "" };
+            let lock = if self.is_shared() { " ORDER BY tasks.id FOR UPDATE OF tasks" } else { "" };
             for part in arrivals.chunks(ROWS_PER_STATEMENT) {
                 let mut query = QueryBuilder::new(
-                    "SELECT id, owner, group_id, endpoint_id, received_at, finished_at, forwarded_at FROM tasks WHERE id IN (",
+                    "SELECT tasks.id, tasks.owner, tasks.group_id, tasks.endpoint_id, tasks.received_at, tasks.finished_at,
+                        tasks.forwarded_at, task_groups.queue_at
+                     FROM tasks JOIN task_groups ON task_groups.id = tasks.group_id WHERE tasks.id IN (",
                 );
                 let mut list = query.separated(", ");
                 for arrival in part {
                     list.push_bind(arrival.task_id);
                 }
                 query.push(")").push(lock);
-                let rows: Vec<(Uuid, Uuid, Uuid, Uuid, i64, Option<i64>, Option<i64>)> =
-                    query.build_query_as().fetch_all(&mut *tx).await?;
-                for (id, owner, group_id, endpoint_id, received_at, finished_at, forwarded_at) in rows {
-                    known.insert(id, Known { owner, group_id, endpoint_id, received_at, finished_at, forwarded_at });
+                for row in query.build().fetch_all(&mut *tx).await? {
+                    let queue_at: i64 = row.try_get("queue_at")?;
+                    let task = Known {
+                        queue: if queue_at > 0 { Some((row.try_get("owner")?, row.try_get("group_id")?)) } else { None },
+                        endpoint_id: row.try_get("endpoint_id")?,
+                        received_at: row.try_get("received_at")?,
+                        finished_at: row.try_get("finished_at")?,
+                        forwarded_at: row.try_get("forwarded_at")?,
+                    };
+                    known.insert(row.try_get("id")?, task);
                 }
             }
 
+            let mut first: Vec<&Arrival> = Vec::with_capacity(arrivals.len());
             let mut settlements = Vec::with_capacity(arrivals.len());
             for arrival in arrivals {
                 let Some(task) = known.get_mut(&arrival.task_id) else {
@@ -96,35 +102,42 @@ impl Store {
                         .await?;
                     (stored.map_or_else(|| arrival.body.clone(), Bytes::from), false)
                 } else {
-                    let state = if arrival.failed { TaskState::Failed } else { TaskState::Success };
-                    sqlx::query(
-                        "UPDATE tasks SET state = $2, started_at = $3, ended_at = $4, finished_at = $5 WHERE id = $1",
-                    )
-                    .bind(arrival.task_id)
-                    .bind(state.as_str())
-                    .bind(arrival.started_at)
-                    .bind(arrival.ended_at)
-                    .bind(now)
-                    .execute(&mut *tx)
-                    .await?;
-                    sqlx::query("INSERT INTO results (task_id, body) VALUES ($1, $2)")
-                        .bind(arrival.task_id)
-                        .bind(&arrival.body[..])
-                        .execute(&mut *tx)
-                        .await?;
-                    // A result before the broker's confirm: the task need not be sent again.
+                    first.push(arrival);
                     task.finished_at = Some(now);
                     (arrival.body.clone(), true)
                 };
                 // A second copy in the same batch is a duplicate.
                 task.forwarded_at = Some(now);
                 settlements.push(Settlement::Forward {
-                    owner: task.owner,
-                    group_id: task.group_id,
-                    body,
+                    result: StoredResult {
+                        task_id: arrival.task_id,
+                        queue: task.queue,
+                        body,
+                    },
                     is_first,
                     received_at: task.received_at,
                 });
+            }
+            for first in first.chunks(ROWS_PER_STATEMENT) {
+                // Both databases name the columns of VALUES column1, column2, ...
+                let mut query = QueryBuilder::new("UPDATE tasks SET finished_at = ");
+                query.push_bind(now).push(
+                    ", state = new.column2, started_at = new.column3, ended_at = new.column4 FROM (",
+                );
+                query.push_values(first, |mut row, arrival| {
+                    let state = if arrival.failed { TaskState::Failed } else { TaskState::Success };
+                    row.push_bind(arrival.task_id)
+                        .push_bind(state.as_str())
+                        .push_bind(arrival.started_at)
+                        .push_bind(arrival.ended_at);
+                });
+                query.push(") AS new WHERE tasks.id = new.column1");
+                query.build().execute(&mut *tx).await?;
+                let mut query = QueryBuilder::new("INSERT INTO results (task_id, body) ");
+                query.push_values(first, |mut row, arrival| {
+                    row.push_bind(arrival.task_id).push_bind(&arrival.body[..]);
+                });
+                query.build().execute(&mut *tx).await?;
             }
             settlements
         }))
@@ -146,12 +159,46 @@ impl Store {
         }
         Ok(())
     }
+
+    /// Results that were stored before `before` and are on no client's queue yet: with each, the owner and group whose
+    /// queue it goes to, if there is one.
+    pub(crate) async fn unforwarded_results(
+        &self,
+        before: Milliseconds,
+        limit: i64,
+    ) -> Result<Vec<StoredResult>, StoreError> {
+        let rows: Vec<(Uuid, Uuid, Uuid, i64, Vec<u8>)> = reading!(self, pool => sqlx::query_as(
+            "SELECT tasks.id, tasks.owner, tasks.group_id, task_groups.queue_at, results.body
+             FROM tasks JOIN task_groups ON task_groups.id = tasks.group_id JOIN results ON results.task_id = tasks.id
+             WHERE tasks.finished_at < $1 AND tasks.forwarded_at IS NULL LIMIT $2",
+        )
+        .bind(before)
+        .bind(limit)
+        .fetch_all(pool)
+        .await?);
+        Ok(rows
+            .into_iter()
+            .map(|(task_id, owner, group, queue_at, body)| StoredResult {
+                task_id,
+                queue: (queue_at > 0).then_some((owner, group)),
+                body: body.into(),
+            })
+            .collect())
+    }
+}
+
+/// A result that is stored and still to be forwarded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredResult {
+    pub(crate) task_id: Uuid,
+    /// The owner and task group whose queue it goes to; none if the client asked for no queue.
+    pub(crate) queue: Option<(Uuid, Uuid)>,
+    pub(crate) body: Bytes,
 }
 
 /// What is known of a task when a result of it comes.
 struct Known {
-    owner: Uuid,
-    group_id: Uuid,
+    queue: Option<(Uuid, Uuid)>,
     endpoint_id: Uuid,
     received_at: Milliseconds,
     finished_at: Option<Milliseconds>,

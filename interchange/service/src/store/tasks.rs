@@ -236,4 +236,40 @@ impl Store {
         .fetch_all(pool)
         .await?))
     }
+
+    /// Deletes up to `limit` tasks, with their results, that ended before `ended_before` and were read, or that were
+    /// accepted before `received_before`; how many.
+    pub(crate) async fn delete_old_tasks(
+        &self,
+        ended_before: Milliseconds,
+        received_before: Milliseconds,
+        limit: i64,
+    ) -> Result<u64, StoreError> {
+        Ok(transaction!(self, tx => {
+            let ids: Vec<Uuid> = sqlx::query_scalar(
+                "SELECT id FROM tasks WHERE (finished_at < $1 AND fetched_at IS NOT NULL) OR received_at < $2 LIMIT $3",
+            )
+            .bind(ended_before)
+            .bind(received_before)
+            .bind(limit)
+            .fetch_all(&mut *tx)
+            .await?;
+            for ids in ids.chunks(ROWS_PER_STATEMENT) {
+                for delete in [
+                    "DELETE FROM results WHERE task_id IN (",
+                    "DELETE FROM outbox WHERE task_id IN (",
+                    "DELETE FROM tasks WHERE id IN (",
+                ] {
+                    let mut query = QueryBuilder::new(delete);
+                    let mut list = query.separated(", ");
+                    for id in ids {
+                        list.push_bind(*id);
+                    }
+                    query.push(")");
+                    query.build().execute(&mut *tx).await?;
+                }
+            }
+            ids.len() as u64
+        }))
+    }
 }

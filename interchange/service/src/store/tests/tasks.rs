@@ -1,0 +1,82 @@
+use uuid::Uuid;
+
+use super::{ENDPOINT, NOW, arrival, on_each_database, submit};
+use crate::store::{Store, TaskState};
+
+on_each_database!(
+    an_entry_of_the_outbox_holds_all_that_is_published,
+    a_claimed_entry_is_left_to_its_replica,
+    a_confirmed_task_leaves_the_outbox,
+    a_task_that_was_read_is_deleted_after_its_life,
+    a_task_that_nobody_reads_is_deleted_much_later,
+);
+
+async fn state(store: &Store, id: u128) -> Option<TaskState> {
+    let id = Uuid::from_u128(id);
+    store
+        .tasks(&[id], false)
+        .await
+        .unwrap()
+        .remove(&id)
+        .map(|task| task.state)
+}
+
+async fn an_entry_of_the_outbox_holds_all_that_is_published(store: Store) {
+    submit(&store, &[10], NOW).await;
+    assert_eq!(state(&store, 10).await, Some(TaskState::Received));
+    let entries = store.claim_outbox(NOW, NOW + 10, 5).await.unwrap();
+    assert_eq!(entries.len(), 1);
+    let entry = &entries[0];
+    assert_eq!(
+        (entry.task_id, entry.endpoint_id),
+        (Uuid::from_u128(10), Uuid::from_u128(ENDPOINT))
+    );
+    assert_eq!((entry.code.as_str(), entry.payload.as_str()), ("code", "payload 10"));
+    assert_eq!(entry.resource_specification.as_deref(), Some("{\"cores\":1}"));
+    assert_eq!(entry.result_serializers, ["a.B"]);
+}
+
+async fn a_claimed_entry_is_left_to_its_replica(store: Store) {
+    submit(&store, &[10, 11, 12], NOW + 10).await;
+    assert!(store.claim_outbox(NOW + 9, NOW + 20, 5).await.unwrap().is_empty());
+    assert_eq!(store.claim_outbox(NOW + 10, NOW + 20, 2).await.unwrap().len(), 2);
+    assert_eq!(store.claim_outbox(NOW + 10, NOW + 20, 5).await.unwrap().len(), 1);
+    assert!(store.claim_outbox(NOW + 10, NOW + 20, 5).await.unwrap().is_empty());
+    store.release_outbox().await.unwrap();
+    assert_eq!(store.claim_outbox(NOW, NOW + 20, 5).await.unwrap().len(), 3);
+}
+
+async fn a_confirmed_task_leaves_the_outbox(store: Store) {
+    submit(&store, &[10, 11], NOW).await;
+    // The result of the second came before the broker's confirm.
+    store
+        .store_results(&[arrival(11, Some(ENDPOINT), "r")], NOW)
+        .await
+        .unwrap();
+    store
+        .settle_outbox(&[Uuid::from_u128(10), Uuid::from_u128(11)], NOW + 1)
+        .await
+        .unwrap();
+    assert_eq!(store.outbox_length().await.unwrap(), 0);
+    assert_eq!(state(&store, 10).await, Some(TaskState::WaitingForEndpoint));
+    assert_eq!(state(&store, 11).await, Some(TaskState::Success));
+}
+
+async fn a_task_that_was_read_is_deleted_after_its_life(store: Store) {
+    submit(&store, &[10, 11], NOW).await;
+    let both = [arrival(10, Some(ENDPOINT), "r"), arrival(11, Some(ENDPOINT), "r")];
+    store.store_results(&both, NOW + 1).await.unwrap();
+    store.mark_fetched(&[Uuid::from_u128(10)], NOW + 2).await.unwrap();
+    assert_eq!(store.delete_old_tasks(NOW + 1, 0, 10).await.unwrap(), 0);
+    assert_eq!(store.delete_old_tasks(NOW + 2, 0, 10).await.unwrap(), 1);
+    assert_eq!(state(&store, 10).await, None);
+    assert_eq!(state(&store, 11).await, Some(TaskState::Success), "nobody has read it");
+}
+
+async fn a_task_that_nobody_reads_is_deleted_much_later(store: Store) {
+    submit(&store, &[10, 11], NOW).await;
+    assert_eq!(store.delete_old_tasks(NOW + 99, NOW, 10).await.unwrap(), 0);
+    assert_eq!(store.delete_old_tasks(NOW + 99, NOW + 1, 1).await.unwrap(), 1);
+    assert_eq!(store.delete_old_tasks(NOW + 99, NOW + 1, 10).await.unwrap(), 1);
+    assert_eq!(store.outbox_length().await.unwrap(), 0);
+}
