@@ -1,6 +1,5 @@
 //! Between the link's messages and the engine's inputs and outputs.
 
-use uuid::Uuid;
 use waypost_engine::{
     ExecutorEnd, ExecutorExit, HeldState, HeldTask, Input, MemoryUse, ProcessExit, RefusalReason, Slot, TaskId,
     TaskOutcome, WorkerId,
@@ -64,28 +63,20 @@ pub(super) fn to_engine(worker: WorkerId, message: ToAgent) -> Option<Input> {
             attempt,
             end: executor_end(*failure),
         },
-        ToAgent::Refused { task, attempt, reason } => refused(worker, task, attempt, reason)?,
+        ToAgent::Refused { task, attempt, reason } => Input::TaskRefused {
+            worker,
+            task: TaskId(task),
+            attempt,
+            reason: match reason {
+                Refusal::Draining => RefusalReason::Draining,
+                Refusal::Cancelled | Refusal::Busy => RefusalReason::Recalled,
+                Refusal::NoCredit => RefusalReason::NoCredit,
+                Refusal::Duplicate => RefusalReason::Duplicate,
+            },
+        },
         ToAgent::Draining { grace_ms: _ } => Input::WorkerDraining { worker },
         // A second hello is a fault of the worker that nothing hangs on; the other two need no answer.
         ToAgent::Hello(_) | ToAgent::Heartbeat | ToAgent::Goodbye { .. } => return None,
-    })
-}
-
-fn refused(worker: WorkerId, task: Uuid, attempt: u32, reason: Refusal) -> Option<Input> {
-    let reason = match reason {
-        Refusal::Draining => RefusalReason::Draining,
-        Refusal::Cancelled | Refusal::NoCredit | Refusal::Busy => RefusalReason::Recalled,
-        // It has the task and will say what becomes of it: it must not be given to another.
-        Refusal::Duplicate => {
-            tracing::warn!(%task, attempt, %worker, "a worker was sent a task that it has already");
-            return None;
-        }
-    };
-    Some(Input::TaskRefused {
-        worker,
-        task: TaskId(task),
-        attempt,
-        reason,
     })
 }
 

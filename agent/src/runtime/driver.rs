@@ -1,13 +1,16 @@
 //! The loop: inputs to the engine, its outputs carried out.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
-use waypost_engine::{ChannelEpoch, DeliveryTag, Drain, Engine, EntryId, Input, Output, PublishId, Time, WorkerId};
+use waypost_engine::{
+    ChannelEpoch, DeliveryTag, Drain, Engine, EntryId, Input, JournalRecord, Output, PublishId, Time, WorkerId,
+};
 
 use super::failure::{Composer, not_allowed};
 use super::heartbeat::{Heartbeats, Idleness, Node};
@@ -36,7 +39,7 @@ const OWN_PUBLISHES: u64 = 1 << 63;
 pub(super) struct Driver {
     specification: Specification,
     environment: Arc<Environment>,
-    _place: Place,
+    place: Place,
     clock: Clock,
     engine: Engine,
     journal: Journal,
@@ -58,7 +61,8 @@ pub(super) struct Driver {
     next_heartbeat: Instant,
     next_status: Option<Instant>,
     status: watch::Sender<UserEndpointStatus>,
-    relist: bool,
+    fenced: bool,
+    generation: u64,
     stopping: Option<Stopping>,
     drained: bool,
 }
@@ -124,20 +128,10 @@ impl Driver {
         })?;
         let place = environment.take_place();
         let shared = environment.settings();
-        let engine_settings = settings::engine(config, shared.epoch, place.held_bytes());
+        let (journal, records) = open_journal(directory, clock.now()).await?;
+        let (mut engine, engine_settings) = engine(&specification, &environment, &place, 0);
         let window = u16::try_from(engine_settings.prefetch.initial).unwrap_or(u16::MAX);
         let slots_per_block = engine_settings.slots_per_block;
-        let mut engine = Engine::new(
-            engine_settings,
-            rand::random(),
-            Box::new(Composer { user_endpoint: id }),
-        );
-
-        let (folder, now) = (directory.join("journal"), clock.now());
-        let opened = tokio::task::spawn_blocking(move || Journal::open(&folder, now)).await;
-        let (journal, records) = opened
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())?;
         engine.restore(clock.now(), records);
 
         let (provider_sender, provider_events) = mpsc::unbounded_channel();
@@ -157,7 +151,7 @@ impl Driver {
             slots_per_block,
         );
         let mut driver = Self {
-            _place: place,
+            place,
             clock,
             engine,
             journal,
@@ -179,7 +173,8 @@ impl Driver {
             next_heartbeat: Instant::now() + config.base.heartbeat_period,
             next_status: Some(Instant::now()),
             status,
-            relist: false,
+            fenced: false,
+            generation: 0,
             stopping: None,
             drained: false,
             specification,
@@ -339,10 +334,10 @@ impl Driver {
             }
             broker::Event::Consuming { channel } => {
                 self.touch_status();
-                self.registration.set_open(true);
-                if std::mem::take(&mut self.relist) {
-                    self.list_again().await;
+                if std::mem::take(&mut self.fenced) {
+                    self.begin_again().await;
                 }
+                self.registration.set_open(true);
                 tracing::info!(user_endpoint = %self.specification.name, channel, "consuming tasks");
                 self.input(Input::ConsumerStarted {
                     channel: ChannelEpoch(channel),
@@ -353,7 +348,7 @@ impl Driver {
                 tracing::warn!(user_endpoint = %self.specification.name, "another agent consumes the tasks: standing by");
                 self.touch_status();
                 self.registration.set_open(false);
-                self.relist = true;
+                self.fenced = true;
                 self.input(Input::Fenced).await;
             }
             broker::Event::Lost { channel, reason } => self.broker_lost(channel, reason).await,
@@ -438,14 +433,31 @@ impl Driver {
         }
     }
 
-    async fn list_again(&mut self) {
-        match self.provider.list().await {
-            Ok(blocks) => self.input(Input::BlocksListed { blocks }).await,
+    /// The queue is ours again after another agent had it: everything begins as at a start, from the journal and the
+    /// blocks that exist now.
+    async fn begin_again(&mut self) {
+        self.generation += 1;
+        self.workers.clear();
+        self.journalled = None;
+        let (mut engine, _) = engine(&self.specification, &self.environment, &self.place, self.generation);
+        match open_journal(&self.specification.directory, self.clock.now()).await {
+            Ok((journal, records)) => {
+                self.journal = journal;
+                engine.restore(self.clock.now(), records);
+            }
+            Err(error) => self.observer.note_error(error),
+        }
+        self.engine = engine;
+        self.observer.forget();
+        let blocks = match self.provider.list().await {
+            Ok(blocks) => blocks,
             Err(error) => {
                 self.observer.note_error(error.to_string());
-                self.input(Input::BlocksListed { blocks: Vec::new() }).await;
+                Vec::new()
             }
-        }
+        };
+        self.input(Input::BlocksListed { blocks }).await;
+        self.input(Input::PublisherStarted).await;
     }
 
     async fn hub_event(&mut self, event: HubEvent) {
@@ -599,6 +611,34 @@ impl Driver {
         self.broker.close().await;
         self.tell_status(Some(ended));
     }
+}
+
+/// The block names of a life must be those of no other. An agent that lost its queue and has it again begins another.
+const GENERATIONS: u64 = 1000;
+
+fn engine(
+    specification: &Specification,
+    environment: &Environment,
+    place: &Place,
+    generation: u64,
+) -> (Engine, waypost_engine::Settings) {
+    let epoch = environment.settings().epoch * GENERATIONS + generation;
+    let settings = settings::engine(&specification.config, epoch, place.held_bytes());
+    let composer = Composer {
+        user_endpoint: specification.id,
+    };
+    (
+        Engine::new(settings.clone(), rand::random(), Box::new(composer)),
+        settings,
+    )
+}
+
+async fn open_journal(directory: &Path, now: Time) -> Result<(Journal, Vec<JournalRecord>), String> {
+    let folder = directory.join("journal");
+    let opened = tokio::task::spawn_blocking(move || Journal::open(&folder, now)).await;
+    opened
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())
 }
 
 fn provider(

@@ -98,6 +98,12 @@ impl Composer {
                 format!("the worker in {place} can not run this task: {reason}"),
                 "",
             ),
+            Cause::JournalFailed => (
+                "JournalFailed",
+                "the endpoint's disk could not take a note of this task, so that it was not begun; its disk may be full"
+                    .to_owned(),
+                "",
+            ),
             Cause::Cancelled => ("TaskCancelled", "this task was cancelled".to_owned(), ""),
             Cause::EndpointStopped => (
                 "EndpointStopped",

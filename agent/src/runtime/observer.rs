@@ -94,6 +94,13 @@ impl Observer {
         self.last_error = Some(error);
     }
 
+    /// Forgets all tasks and blocks: they are another agent's.
+    pub(super) fn forget(&mut self) {
+        self.tasks.clear();
+        self.blocks.clear();
+        (self.waiting, self.running, self.finished) = (0, 0, 0);
+    }
+
     /// The figures of now. The gauges follow.
     pub(super) fn figures(&mut self) -> Figures {
         let mut by_state: BTreeMap<BlockState, u64> = BTreeMap::new();
@@ -447,7 +454,7 @@ impl Observer {
 
 const fn outcome_of(cause: CauseKind) -> Outcome {
     match cause {
-        CauseKind::Refused | CauseKind::NoBlockStarts => Outcome::Refused,
+        CauseKind::Refused | CauseKind::NoBlockStarts | CauseKind::JournalFailed => Outcome::Refused,
         CauseKind::ExecutorDied
         | CauseKind::OutOfMemory
         | CauseKind::BlockEnded
