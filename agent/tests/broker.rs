@@ -98,7 +98,7 @@ impl Driven {
 async fn a_task_comes_with_its_headers_and_goes_when_it_is_acknowledged() {
     let topology = Topology::create().await;
     let task = Uuid::new_v4();
-    topology.send_task(task, b"\x01task").await;
+    topology.send_task_with_wishes(task, b"\x01task").await;
     let mut driven = Driven::new(&topology, 10);
     let channel = driven.consuming().await;
     let delivery = driven.delivery().await;

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, Stream as _, StreamExt as _};
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicRejectOptions, QueueDeclareOptions};
@@ -34,7 +34,7 @@ enum Consuming {
     Changing {
         channel: Arc<Channel>,
         retired: Option<Consumer>,
-        change: BoxFuture<'static, lapin::Result<Option<Consumer>>>,
+        change: MaybeDone<BoxFuture<'static, lapin::Result<Option<Consumer>>>>,
     },
     /// Told not to consume (a window of 0). Old tags are still valid.
     Paused { channel: Option<Arc<Channel>> },
@@ -280,7 +280,7 @@ impl Session {
         self.consuming = Consuming::Changing {
             channel,
             retired: consumer,
-            change: change.boxed(),
+            change: maybe_done(change.boxed()),
         };
     }
 
@@ -332,7 +332,11 @@ impl Session {
                     }
                     return Poll::Ready(Ok(()));
                 }
-                let consumer = std::task::ready!(changed).map_err(|error| BrokerError::from_lapin(&error))?;
+                std::task::ready!(changed);
+                let consumer = match Pin::new(change).take_output() {
+                    Some(outcome) => outcome.map_err(|error| BrokerError::from_lapin(&error))?,
+                    None => None,
+                };
                 let channel = Arc::clone(channel);
                 self.consuming = match consumer {
                     Some(consumer) => Consuming::Running { channel, consumer },

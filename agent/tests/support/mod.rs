@@ -15,17 +15,17 @@ use uuid::Uuid;
 use waypost_protocol::{AmqpCredentials, PublishArguments, QueueInfo};
 
 /// No step of a test takes longer than this.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for something that must come.
-pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
         .await
         .unwrap_or_else(|_| panic!("{what} did not come within {PATIENCE:?}"))
 }
 
 /// The URL of the broker for tests.
-pub fn amqp_url() -> String {
+pub(crate) fn amqp_url() -> String {
     std::env::var("WAYPOST_TEST_AMQP").expect(
         "WAYPOST_TEST_AMQP is not set: it must be the amqp:// URL of a RabbitMQ virtual host that the tests may use as \
          its administrator; ./test starts one and sets it",
@@ -33,15 +33,15 @@ pub fn amqp_url() -> String {
 }
 
 /// A broker's exchanges and one endpoint's queues, as the service makes them.
-pub struct Topology {
-    pub endpoint: Uuid,
-    pub channel: Channel,
-    pub connection: Connection,
-    pub url: String,
+pub(crate) struct Topology {
+    pub(crate) endpoint: Uuid,
+    pub(crate) channel: Channel,
+    pub(crate) connection: Connection,
+    pub(crate) url: String,
 }
 
 impl Topology {
-    pub async fn create() -> Self {
+    pub(crate) async fn create() -> Self {
         let url = amqp_url();
         let connection = Connection::connect(&url, ConnectionProperties::default())
             .await
@@ -73,7 +73,7 @@ impl Topology {
         topology
     }
 
-    pub async fn declare_tasks(&self) {
+    pub(crate) async fn declare_tasks(&self) {
         self.declare(&self.queue("tasks")).await;
     }
 
@@ -90,11 +90,11 @@ impl Topology {
 
     /// A queue of this endpoint. Results and heartbeats are read by their own queues here, so that tests that run at
     /// the same time do not take each other's.
-    pub fn queue(&self, kind: &str) -> String {
+    pub(crate) fn queue(&self, kind: &str) -> String {
         format!("{}.{kind}", self.endpoint)
     }
 
-    pub async fn bind(&self, kind: &str) {
+    pub(crate) async fn bind(&self, kind: &str) {
         self.channel
             .queue_bind(
                 self.queue(kind).into(),
@@ -107,7 +107,7 @@ impl Topology {
             .unwrap();
     }
 
-    pub async fn unbind(&self, kind: &str) {
+    pub(crate) async fn unbind(&self, kind: &str) {
         self.channel
             .queue_unbind(
                 self.queue(kind).into(),
@@ -119,7 +119,7 @@ impl Topology {
             .unwrap();
     }
 
-    pub async fn delete(&self, kind: &str) {
+    pub(crate) async fn delete(&self, kind: &str) {
         self.channel
             .queue_delete(self.queue(kind).into(), QueueDeleteOptions::default())
             .await
@@ -127,7 +127,7 @@ impl Topology {
     }
 
     /// How many messages wait in a queue.
-    pub async fn ready(&self, kind: &str) -> u32 {
+    pub(crate) async fn ready(&self, kind: &str) -> u32 {
         let passive = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()
@@ -141,7 +141,7 @@ impl Topology {
     }
 
     /// Waits until so many messages wait in a queue.
-    pub async fn wait_ready(&self, kind: &str, count: u32) {
+    pub(crate) async fn wait_ready(&self, kind: &str, count: u32) {
         let mut seen = 0;
         let waiting = async {
             loop {
@@ -161,19 +161,20 @@ impl Topology {
     }
 
     /// Takes a message from a queue.
-    pub async fn take(&self, kind: &str) -> Option<lapin::message::BasicGetMessage> {
+    pub(crate) async fn take(&self, kind: &str) -> Option<lapin::message::BasicGetMessage> {
         let options = lapin::options::BasicGetOptions { no_ack: true };
         self.channel.basic_get(self.queue(kind).into(), options).await.unwrap()
     }
 
     /// Sends a task, as the service does.
-    pub async fn send_task(&self, task: Uuid, body: &[u8]) {
-        let mut headers = FieldTable::default();
-        headers.insert("task_uuid".into(), AMQPValue::LongString(task.to_string().into()));
-        headers.insert(
-            "function_uuid".into(),
-            AMQPValue::LongString(Uuid::nil().to_string().into()),
-        );
+    pub(crate) async fn send_task(&self, task: Uuid, body: &[u8]) {
+        self.send(BasicProperties::default().with_delivery_mode(2).with_headers(headers(task)), body)
+            .await;
+    }
+
+    /// Sends a task with the headers that are seldom there.
+    pub(crate) async fn send_task_with_wishes(&self, task: Uuid, body: &[u8]) {
+        let mut headers = headers(task);
         headers.insert(
             "resource_specification".into(),
             AMQPValue::LongString("{\"a\": 1}".into()),
@@ -181,14 +182,11 @@ impl Topology {
         let mut serializers = FieldArray::default();
         serializers.push(AMQPValue::LongString("x.Y".into()));
         headers.insert("result_serializers".into(), AMQPValue::FieldArray(serializers));
-        self.send(
-            BasicProperties::default().with_delivery_mode(2).with_headers(headers),
-            body,
-        )
-        .await;
+        self.send(BasicProperties::default().with_delivery_mode(2).with_headers(headers), body)
+            .await;
     }
 
-    pub async fn send(&self, properties: BasicProperties, body: &[u8]) {
+    pub(crate) async fn send(&self, properties: BasicProperties, body: &[u8]) {
         // By the default exchange: the binding of the task queue is the service's matter.
         let options = BasicPublishOptions::default();
         self.channel
@@ -197,12 +195,12 @@ impl Topology {
             .unwrap();
     }
 
-    pub fn credentials(&self) -> AmqpCredentials {
+    pub(crate) fn credentials(&self) -> AmqpCredentials {
         self.credentials_by(&self.url)
     }
 
     /// Credentials that lead to the broker by this URL.
-    pub fn credentials_by(&self, url: &str) -> AmqpCredentials {
+    pub(crate) fn credentials_by(&self, url: &str) -> AmqpCredentials {
         let info = |kind: &str| QueueInfo {
             connection_url: url.to_owned(),
             queue: self.queue(kind),
@@ -227,7 +225,7 @@ impl Topology {
     }
 
     /// Deletes the queues.
-    pub async fn remove(self) {
+    pub(crate) async fn remove(self) {
         for kind in ["tasks", "results", "heartbeats"] {
             self.delete(kind).await;
         }
@@ -236,13 +234,13 @@ impl Topology {
 }
 
 /// A way to the broker that can be cut.
-pub struct Proxy {
-    pub url: String,
+pub(crate) struct Proxy {
+    pub(crate) url: String,
     cut: Arc<watch::Sender<u64>>,
 }
 
 impl Proxy {
-    pub async fn to(url: &str) -> Self {
+    pub(crate) async fn to(url: &str) -> Self {
         let mut there = url::Url::parse(url).unwrap();
         let target = format!("{}:{}", there.host_str().unwrap(), there.port().unwrap_or(5672));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -271,7 +269,17 @@ impl Proxy {
     }
 
     /// Cuts every connection that there is. New ones work.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.cut.send_modify(|count| *count += 1);
     }
+}
+
+fn headers(task: Uuid) -> FieldTable {
+    let mut headers = FieldTable::default();
+    headers.insert("task_uuid".into(), AMQPValue::LongString(task.to_string().into()));
+    headers.insert(
+        "function_uuid".into(),
+        AMQPValue::LongString(Uuid::nil().to_string().into()),
+    );
+    headers
 }
