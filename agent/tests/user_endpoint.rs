@@ -194,3 +194,138 @@ async fn tasks_run_and_their_results_come_back_and_nothing_is_left_after_a_stop(
     drop(running.environment);
     topology.remove().await;
 }
+
+/// Runs 200 tasks of 50 ms, ends the agent in the middle, starts it at once, and checks that each task ran once and
+/// has one result.
+async fn interrupted(how: Option<Stop>) {
+    let directory = tempfile::tempdir().unwrap();
+    let runs = directory.path().join("runs");
+    let body = format!(
+        "import os, time\nfd = os.open({:?}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)\n\
+         os.write(fd, (os.environ['GC_TASK_UUID'] + '\\n').encode())\nos.close(fd)\ntime.sleep(0.05)",
+        runs.display().to_string()
+    );
+    let functions = Functions::pack(&[("note", &body, "()")]);
+    let topology = Topology::create().await;
+    let mut place = Place::new(4);
+    let running = place.start(&topology).await;
+    let mut expected = std::collections::BTreeSet::new();
+    for _ in 0..200 {
+        let task = Uuid::new_v4();
+        expected.insert(task.to_string());
+        topology.send_task(task, &functions.body("note", task)).await;
+    }
+    topology.wait_ready_above("results", 30).await;
+    match how {
+        Some(how) => assert_eq!(running.endpoint.stop(how).await, Ended::Stopped),
+        None => {
+            let mut status = running.endpoint.status();
+            drop(running.endpoint);
+            let gone = status.wait_for(|status| status.state == UserEndpointState::Ended);
+            drop(soon("the end", gone).await);
+        }
+    }
+    drop(running.environment);
+
+    let running = place.start(&topology).await;
+    let mut results = std::collections::BTreeSet::new();
+    while results.len() < expected.len() {
+        let result = next_result(&topology).await;
+        assert_eq!(result.error_details, None, "{}", result.data);
+        assert!(
+            results.insert(result.task_id.to_string()),
+            "{} has two results",
+            result.task_id
+        );
+    }
+    assert_eq!(results, expected);
+    assert_eq!(running.endpoint.stop(Stop::Drain).await, Ended::Stopped);
+    assert_eq!(topology.ready("tasks").await, 0);
+    assert_eq!(topology.ready("results").await, 0);
+    let runs = std::fs::read_to_string(&runs).unwrap();
+    let mut runs: Vec<&str> = runs.lines().collect();
+    let begun = runs.len();
+    runs.sort_unstable();
+    runs.dedup();
+    assert_eq!((begun, runs.len()), (200, 200), "each task is run once");
+    topology.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_gone_without_a_word_and_back_at_once_runs_no_task_twice() {
+    interrupted(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_hands_over_leaves_its_blocks_to_the_next_and_no_task_is_run_twice() {
+    interrupted(Some(Stop::HandOver)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_kills_its_process_is_told_by_what_and_the_next_one_runs() {
+    let functions = Functions::pack(&[
+        (
+            "crash",
+            "import os, signal\nprint('last words', flush=True)\nos.kill(os.getpid(), signal.SIGSEGV)",
+            "()",
+        ),
+        ("well", "return 1", "()"),
+    ]);
+    let topology = Topology::create().await;
+    let mut place = Place::new(1);
+    let running = place.start(&topology).await;
+    let (crash, well) = (Uuid::new_v4(), Uuid::new_v4());
+    topology.send_task(crash, &functions.body("crash", crash)).await;
+    topology.send_task(well, &functions.body("well", well)).await;
+    let first = next_result(&topology).await;
+    assert_eq!(first.task_id, crash);
+    assert!(first.data.contains("signal 11 (SIGSEGV)"), "{}", first.data);
+    assert!(first.data.contains("last words"), "{}", first.data);
+    let second = next_result(&topology).await;
+    assert_eq!((second.task_id, second.error_details), (well, None));
+    running.endpoint.stop(Stop::Drain).await;
+    topology.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_block_that_can_not_start_fails_its_tasks_with_the_reason() {
+    let functions = Functions::pack(&[("well", "return 1", "()")]);
+    let topology = Topology::create().await;
+    let mut place = Place::new(1);
+    let ProviderConfig::Local(provider) = &mut place.config.engine.provider;
+    provider.worker_init = "echo no such module; exit 7".to_owned();
+    let running = place.start(&topology).await;
+    let task = Uuid::new_v4();
+    topology.send_task(task, &functions.body("well", task)).await;
+    let result = tokio::time::timeout(Duration::from_secs(90), next_result(&topology))
+        .await
+        .unwrap();
+    assert!(result.data.contains("exit code 7"), "{}", result.data);
+    assert!(result.data.contains("no such module"), "{}", result.data);
+    running.endpoint.stop(Stop::Drain).await;
+    topology.remove().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_is_not_allowed_is_refused_in_upstreams_words() {
+    let functions = Functions::pack(&[("well", "return 1", "()")]);
+    let topology = Topology::create().await;
+    let mut place = Place::new(1);
+    place.config.base.allowed_functions = Some(vec![Uuid::from_u128(1)]);
+    let running = place.start(&topology).await;
+    let task = Uuid::new_v4();
+    topology.send_task(task, &functions.body("well", task)).await;
+    let result = next_result(&topology).await;
+    assert_eq!(result.error_details.unwrap().code, "FUNCTION_NOT_ALLOWED");
+    let nil = Uuid::nil();
+    assert!(
+        result
+            .data
+            .contains(&format!("Function {nil} not permitted on endpoint {nil}")),
+        "{}",
+        result.data
+    );
+    running.endpoint.stop(Stop::Drain).await;
+    assert_eq!(topology.ready("tasks").await, 0);
+    topology.remove().await;
+}

@@ -77,6 +77,8 @@ impl WorkerHandle {
 pub struct Hub {
     registry: Arc<Registry>,
     address: PathBuf,
+    /// The socket's file: another agent's in its place is not ours to remove.
+    file: u64,
     listeners: Vec<JoinHandle<()>>,
 }
 
@@ -90,9 +92,11 @@ impl Hub {
         let registry = Arc::new(Registry::new(endpoint, key));
         let listener = Listener::unix(&address)?;
         std::fs::set_permissions(&address, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        let file = inode(&address).unwrap_or_default();
         let mut hub = Self {
             registry,
             address,
+            file,
             listeners: Vec::new(),
         };
         hub.serve(listener);
@@ -136,8 +140,15 @@ impl Drop for Hub {
         for listener in &self.listeners {
             listener.abort();
         }
-        let _ = std::fs::remove_file(&self.address);
+        if inode(&self.address) == Some(self.file) {
+            let _ = std::fs::remove_file(&self.address);
+        }
     }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::symlink_metadata(path).ok().map(|metadata| metadata.ino())
 }
 
 async fn accept(listener: Listener, registry: Arc<Registry>) {

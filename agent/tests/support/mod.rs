@@ -160,6 +160,16 @@ impl Topology {
         );
     }
 
+    /// Waits until at least so many messages wait in a queue.
+    pub(crate) async fn wait_ready_above(&self, kind: &str, count: u32) {
+        soon("enough messages", async {
+            while self.ready(kind).await < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
+    }
+
     /// Takes a message from a queue.
     pub(crate) async fn take(&self, kind: &str) -> Option<lapin::message::BasicGetMessage> {
         let options = lapin::options::BasicGetOptions { no_ack: true };
@@ -168,8 +178,13 @@ impl Topology {
 
     /// Sends a task, as the service does.
     pub(crate) async fn send_task(&self, task: Uuid, body: &[u8]) {
-        self.send(BasicProperties::default().with_delivery_mode(2).with_headers(headers(task)), body)
-            .await;
+        self.send(
+            BasicProperties::default()
+                .with_delivery_mode(2)
+                .with_headers(headers(task)),
+            body,
+        )
+        .await;
     }
 
     /// Sends a task with the headers that are seldom there.
@@ -182,8 +197,11 @@ impl Topology {
         let mut serializers = FieldArray::default();
         serializers.push(AMQPValue::LongString("x.Y".into()));
         headers.insert("result_serializers".into(), AMQPValue::FieldArray(serializers));
-        self.send(BasicProperties::default().with_delivery_mode(2).with_headers(headers), body)
-            .await;
+        self.send(
+            BasicProperties::default().with_delivery_mode(2).with_headers(headers),
+            body,
+        )
+        .await;
     }
 
     pub(crate) async fn send(&self, properties: BasicProperties, body: &[u8]) {
