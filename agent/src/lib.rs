@@ -28,3 +28,4 @@ pub mod runtime;
 pub mod service;
 pub mod state;
 pub mod telemetry;
+pub mod transport;

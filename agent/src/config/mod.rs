@@ -2,6 +2,8 @@
 //!
 //! Nothing here runs anything: reading ends in a value or in all problems at once.
 
+mod defaults;
+mod directory;
 mod endpoint;
 mod parse;
 mod python;
@@ -10,6 +12,7 @@ pub mod schema;
 pub mod template;
 pub mod yaml;
 
+pub use directory::{DirectoryError, EndpointDirectory, Sources, base_directory, check_name};
 pub use endpoint::{
     AckTiming, BaseConfig, Delivery, EngineConfig, LocalProviderConfig, ManagerConfig, ProcessConfig, ProviderConfig,
     ScalingStrategy, UserEndpointConfig,

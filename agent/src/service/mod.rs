@@ -1,1 +1,11 @@
-//! Calls to the web service.
+//! Calls to the web service: version, register, status, lock, delete.
+//!
+//! It knows paths, bodies and statuses, and nothing of what is done with them.
+
+mod address;
+mod client;
+mod registration;
+
+pub use address::{Addresses, BadAddress, addresses};
+pub use client::{Service, ServiceError};
+pub use registration::{Host, Registered, Registration, RegistrationReply};
