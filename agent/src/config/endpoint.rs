@@ -51,7 +51,7 @@ impl Default for BaseConfig {
 }
 
 /// The `config.yaml` of a template endpoint.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ManagerConfig {
     /// The keys that every kind of endpoint has.
     pub base: BaseConfig,
@@ -63,6 +63,22 @@ pub struct ManagerConfig {
     pub user_config_schema_path: Option<PathBuf>,
     /// Whom to write to about the endpoint.
     pub email: Option<String>,
+    /// A user endpoint that ends for idleness within this time after a command is started again: the command was for
+    /// tasks that it has not seen (`mu_child_ep_grace_period_s`).
+    pub grace: Duration,
+}
+
+impl Default for ManagerConfig {
+    fn default() -> Self {
+        Self {
+            base: BaseConfig::default(),
+            public: false,
+            user_config_template_path: None,
+            user_config_schema_path: None,
+            email: None,
+            grace: Duration::from_secs(30),
+        }
+    }
 }
 
 /// All that one user endpoint needs to know to run: a rendered template, or the `config.yaml` of a direct endpoint.

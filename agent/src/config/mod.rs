@@ -17,5 +17,7 @@ pub use endpoint::{
     AckTiming, BaseConfig, Delivery, EngineConfig, LocalProviderConfig, ManagerConfig, ProcessConfig, ProviderConfig,
     ScalingStrategy, UserEndpointConfig,
 };
-pub use parse::{ConfigError, Configuration, Read, endpoint_config, listen_address, user_endpoint_config};
+pub use parse::{
+    ConfigError, Configuration, Read, endpoint_config, environment_file, listen_address, user_endpoint_config,
+};
 pub use reader::Problem;

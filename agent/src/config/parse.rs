@@ -1,6 +1,7 @@
 //! `config.yaml` and rendered templates into typed values. Keys, defaults and rules are upstream's
 //! (`globus_compute_endpoint.endpoint.config`, 4.19; for direct endpoints also 3.16), and ours where it is said.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use super::endpoint::{
     AckTiming, BaseConfig, Delivery, EngineConfig, LocalProviderConfig, ManagerConfig, ProcessConfig, ProviderConfig,
     ScalingStrategy, UserEndpointConfig,
 };
+use super::python;
 use super::reader::{Findings, Problem, Section};
 use super::yaml::{self, Value};
 
@@ -93,9 +95,36 @@ pub fn user_endpoint_config(text: &str) -> Result<Read<UserEndpointConfig>, Conf
     if section.take("engine").is_none() {
         section.problem(&mut findings, "engine", "is missing: it says what runs the tasks");
     }
+    if section.has("high_assurance") {
+        section.problem(
+            &mut findings,
+            "high_assurance",
+            "may not be specified in a template; contact endpoint administrator",
+        );
+    }
     let config = user_endpoint(&mut section, &mut findings);
     section.finish(&mut findings);
     finish(config, findings)
+}
+
+/// Reads `user_environment.yaml`: variables and their values, which become text as Python's `str` makes it.
+/// `HOME`, `USER` and `PWD` are left out.
+///
+/// # Errors
+/// A sentence, if it is not a mapping of names.
+pub fn environment_file(text: &str) -> Result<BTreeMap<String, String>, String> {
+    match yaml::parse(text).map_err(|error| error.to_string())? {
+        Value::Null => Ok(BTreeMap::new()),
+        Value::Mapping(entries) => Ok(entries
+            .into_iter()
+            .map(|(name, value)| (python::yaml_text(&name), python::yaml_text(&value)))
+            .filter(|(name, _)| !matches!(name.as_str(), "HOME" | "USER" | "PWD"))
+            .collect()),
+        other => Err(format!(
+            "it must be a mapping of names to values, and is {}",
+            other.kind()
+        )),
+    }
 }
 
 fn finish<T>(config: T, findings: Findings) -> Result<Read<T>, ConfigError> {
@@ -249,8 +278,6 @@ fn manager(section: &mut Section<'_>, findings: &mut Findings) -> ManagerConfig 
         pam.without_effect(findings, &["service_name"]);
         pam.finish(findings);
     }
-    // A user endpoint that is starting or ending takes a command at any time, so there is no grace to wait for.
-    section.without_effect(findings, &["mu_child_ep_grace_period_s"]);
     removed(
         section,
         findings,
@@ -262,6 +289,9 @@ fn manager(section: &mut Section<'_>, findings: &mut Findings) -> ManagerConfig 
         user_config_template_path,
         user_config_schema_path,
         email: section.text(findings, "email"),
+        grace: section
+            .seconds(findings, "mu_child_ep_grace_period_s")
+            .unwrap_or(Duration::from_secs(30)),
     }
 }
 

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use minijinja::value::{Value, ValueKind};
 
+use super::yaml;
+
 /// `json.dumps` of a string. Characters outside of the first plane are kept instead of split into two escapes, which
 /// YAML could not put together again.
 pub(super) fn json_string(text: &str) -> String {
@@ -44,6 +46,24 @@ pub(super) fn to_text(value: &Value) -> String {
         Some(text) => text.to_owned(),
         None => representation(value),
     }
+}
+
+/// `str(value)` of what YAML holds.
+pub(super) fn yaml_text(value: &yaml::Value) -> String {
+    fn convert(value: &yaml::Value) -> Value {
+        match value {
+            yaml::Value::Null => Value::from(()),
+            yaml::Value::Boolean(value) => Value::from(*value),
+            yaml::Value::Integer(value) => Value::from(*value),
+            yaml::Value::Float(value) => Value::from(*value),
+            yaml::Value::Timestamp(text) | yaml::Value::Text(text) => Value::from(text.clone()),
+            yaml::Value::List(list) => list.iter().map(convert).collect(),
+            yaml::Value::Mapping(entries) => {
+                Value::from_pairs(entries.iter().map(|(key, value)| (convert(key), convert(value))))
+            }
+        }
+    }
+    to_text(&convert(value))
 }
 
 /// `repr(value)`.

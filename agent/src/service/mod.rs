@@ -8,4 +8,5 @@ mod registration;
 
 pub use address::{Addresses, BadAddress, addresses};
 pub use client::{Service, ServiceError};
+pub(crate) use registration::replace_port;
 pub use registration::{Host, Registered, Registration, RegistrationReply};

@@ -309,8 +309,15 @@ mod tests {
         let store = StateStore::open(folder.path()).unwrap();
         store.save_user_endpoint(&saved(1)).unwrap();
         store.link_keys().unwrap();
-        for file in ["token_key", "link_authority.pem", &format!("user_endpoints/{}.json", Uuid::from_u128(1))] {
-            let mode = std::fs::metadata(folder.path().join("state").join(file)).unwrap().permissions().mode();
+        for file in [
+            "token_key",
+            "link_authority.pem",
+            &format!("user_endpoints/{}.json", Uuid::from_u128(1)),
+        ] {
+            let mode = std::fs::metadata(folder.path().join("state").join(file))
+                .unwrap()
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
     }

@@ -1,8 +1,14 @@
 //! What the endpoint shows of itself: metrics, logs, probes, status.
 
+mod control;
+mod http;
+mod logs;
 mod metrics;
 
+pub use control::{ask_control, serve_control};
+pub use http::{Probes, serve_http};
+pub use logs::{LogFormat, LogTarget, redact, start_logs};
 pub use metrics::{
-    BlockEnd, BlockState, CommandOutcome, Connection, DeliveryKind, Label, Metrics, Publish, ServiceOutcome, Share,
-    SlotState, TaskOutcome, TaskState,
+    BlockEnd, BlockState, CommandOutcome, Connection, Counter, DeliveryKind, Gauge, Label, Metrics, Publish, Seconds,
+    ServiceOutcome, Share, SlotState, TaskOutcome, TaskState,
 };

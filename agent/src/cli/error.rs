@@ -1,0 +1,153 @@
+use crate::auth::{AuthError, CredentialsError};
+use crate::config::DirectoryError;
+use crate::runtime::EnvironmentError;
+use crate::service::{BadAddress, ServiceError};
+use crate::state::StateError;
+use crate::transport::ClientError;
+
+/// The exit codes that `globus-compute-endpoint` documents (most are of `sysexits.h`).
+pub mod exit_code {
+    /// Any other error.
+    pub const ERROR: u8 = 1;
+    /// The service refuses the endpoint's data (400, 422).
+    pub const DATA: u8 = 65;
+    /// The service knows no such endpoint, has locked it, or it is in use (404, 409, 423).
+    pub const UNAVAILABLE: u8 = 69;
+    /// The service's answer does not fit.
+    pub const SOFTWARE: u8 = 70;
+    /// Another instance runs.
+    pub const CANNOT_CREATE: u8 = 73;
+    /// The network fails: try again.
+    pub const TEMPORARY: u8 = 75;
+    /// The credentials are refused.
+    pub const NO_PERMISSION: u8 = 77;
+    /// `endpoint_setup` failed.
+    pub const CONFIG: u8 = 78;
+    /// The endpoint could not be stopped or deleted.
+    pub const FAILED: u8 = 255;
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The endpoint's files.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The listener for workers.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
+    /// No login.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// No HTTP client.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// No address.
+    #[error(transparent)]
+    Address(#[from] BadAddress),
+    /// Globus Auth.
+    #[error("Compute CLI Error: {0}")]
+    Auth(#[from] AuthError),
+    /// The service.
+    #[error("{0}")]
+    Service(ServiceError),
+    /// Anything that a sentence and an exit code say.
+    #[error("{text}")]
+    Said {
+        /// The sentence.
+        text: String,
+        /// The exit code.
+        code: u8,
+    },
+}
+
+impl From<ServiceError> for CliError {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Auth(error) => Self::Auth(error),
+            other => Self::Service(other),
+        }
+    }
+}
+
+impl CliError {
+    /// A sentence that ends the command with a code.
+    #[must_use]
+    pub fn said(text: impl Into<String>, code: u8) -> Self {
+        Self::Said {
+            text: text.into(),
+            code,
+        }
+    }
+
+    /// How the process is to end.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Directory(DirectoryError::UnknownId(_)) => 2,
+            Self::Directory(_) | Self::State(_) | Self::Environment(_) | Self::Client(_) | Self::Address(_) => {
+                exit_code::ERROR
+            }
+            Self::Credentials(_) => exit_code::NO_PERMISSION,
+            Self::Auth(error) => auth_code(error),
+            Self::Service(error) => match error {
+                ServiceError::Auth(error) => auth_code(error),
+                ServiceError::Refused { status, .. } => match status {
+                    400 | 422 => exit_code::DATA,
+                    404 | 409 | 423 => exit_code::UNAVAILABLE,
+                    _ => exit_code::ERROR,
+                },
+                ServiceError::Unreachable { .. } => exit_code::TEMPORARY,
+                ServiceError::Answer(_) => exit_code::SOFTWARE,
+                ServiceError::Version { .. } => exit_code::ERROR,
+            },
+            Self::Said { code, .. } => *code,
+        }
+    }
+
+    /// Shows it on standard error.
+    pub(super) fn print(&self) {
+        super::complain(&format!("Error: {self}"));
+    }
+}
+
+fn auth_code(error: &AuthError) -> u8 {
+    match error {
+        AuthError::Refused { .. } | AuthError::Answer { .. } => exit_code::NO_PERMISSION,
+        AuthError::Unreachable { .. } => exit_code::TEMPORARY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_end_with_upstream_s_codes() {
+        for (status, code) in [
+            (400, 65),
+            (422, 65),
+            (404, 69),
+            (409, 69),
+            (423, 69),
+            (403, 1),
+            (500, 1),
+        ] {
+            let error = CliError::from(ServiceError::Refused {
+                call: "POST /v3/endpoints".to_owned(),
+                status,
+                body: String::new(),
+            });
+            assert_eq!(error.exit_code(), code, "{status}");
+        }
+        let unreachable = AuthError::Unreachable {
+            url: "https://auth".to_owned(),
+            reason: "no route".to_owned(),
+        };
+        assert_eq!(CliError::from(ServiceError::Auth(unreachable)).exit_code(), 75);
+        assert_eq!(CliError::from(CredentialsError::None).exit_code(), 77);
+    }
+}

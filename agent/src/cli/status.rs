@@ -1,0 +1,143 @@
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::arguments::StatusOptions;
+use super::error::{CliError, exit_code};
+use super::instance::{Holder, holder};
+use super::print;
+use crate::config::EndpointDirectory;
+use crate::manager::EndpointStatus;
+use crate::telemetry::ask_control;
+
+pub(super) fn status(base: &Path, options: StatusOptions) -> Result<(), CliError> {
+    let directory = EndpointDirectory::find(base, &options.name)?;
+    if !directory.exists() {
+        directory.read()?;
+    }
+    let said = |error: &dyn std::fmt::Display| CliError::said(error.to_string(), exit_code::ERROR);
+    let text = match holder(&directory.pid_file()).map_err(|error| said(&error))? {
+        Holder::Process(pid) => ask_control(&directory.control_socket()).map_err(|error| {
+            CliError::said(
+                format!("the endpoint runs (process {pid}), and does not answer: {error}"),
+                exit_code::TEMPORARY,
+            )
+        })?,
+        Holder::None => serde_json::to_string(&EndpointStatus::stopped(directory.name(), directory.endpoint_id()?))
+            .map_err(|error| said(&error))?,
+    };
+    if options.json {
+        print(&text);
+        return Ok(());
+    }
+    let status: Value = serde_json::from_str(&text).map_err(|error| said(&error))?;
+    print(describe(&status).trim_end());
+    Ok(())
+}
+
+/// The status for a person.
+fn describe(status: &Value) -> String {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => other.to_string(),
+    };
+    let mut out = String::new();
+    let _ = writeln!(out, "{}: {}", text(&status["name"]), text(&status["state"]));
+    let _ = writeln!(out, "  endpoint id      {}", text(&status["endpoint_id"]));
+    if status["pid"].is_null() {
+        return out;
+    }
+    let _ = writeln!(
+        out,
+        "  process          {}, since {} ({} endpoint, version {})",
+        text(&status["pid"]),
+        text(&status["started"]),
+        text(&status["kind"]),
+        text(&status["version"])
+    );
+    if !status["http"].is_null() {
+        let _ = writeln!(out, "  metrics          http://{}/metrics", text(&status["http"]));
+    }
+    let _ = writeln!(
+        out,
+        "  blocks, slots    {}, {}",
+        text(&status["blocks"]),
+        text(&status["slots"])
+    );
+    let _ = write!(
+        out,
+        "  tasks            {} running, {} waiting",
+        text(&status["tasks_running"]),
+        text(&status["tasks_waiting"])
+    );
+    match status["oldest_wait_ms"].as_u64() {
+        Some(wait) => {
+            let _ = writeln!(out, ", the oldest for {}", duration(wait));
+        }
+        None => out.push('\n'),
+    }
+    if !status["last_error"].is_null() {
+        let _ = writeln!(out, "  last error       {}", text(&status["last_error"]));
+    }
+    let none = Vec::new();
+    let user_endpoints = status["user_endpoints"].as_array().unwrap_or(&none);
+    if status["kind"] == "template" {
+        let _ = writeln!(out, "  user endpoints   {}", user_endpoints.len());
+    }
+    for one in user_endpoints {
+        let _ = writeln!(
+            out,
+            "\n  {}: {}\n    broker         {}\n    tasks          {} running, {} waiting, {} done",
+            text(&one["name"]),
+            text(&one["state"]),
+            text(&one["broker"]),
+            text(&one["tasks_running"]),
+            text(&one["tasks_waiting"]),
+            text(&one["tasks_settled"])
+        );
+        for block in one["blocks"].as_array().unwrap_or(&none) {
+            let _ = writeln!(
+                out,
+                "    block          {}: {}, {} of {} slots busy",
+                text(&block["name"]),
+                text(&block["state"]),
+                text(&block["busy"]),
+                text(&block["slots"])
+            );
+        }
+        if !one["last_error"].is_null() {
+            let _ = writeln!(out, "    last error     {}", text(&one["last_error"]));
+        }
+    }
+    out
+}
+
+fn duration(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0) => format!("{milliseconds} ms"),
+        (0, 0, seconds) => format!("{seconds} s"),
+        (0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (hours, minutes, _) => format!("{hours} h {minutes} min"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_does_not_run_is_described_in_two_lines() {
+        let status = serde_json::to_value(EndpointStatus::stopped("mine", None)).unwrap();
+        assert_eq!(describe(&status), "mine: initialized\n  endpoint id      -\n");
+    }
+
+    #[test]
+    fn times_are_told_in_units_of_their_size() {
+        assert_eq!(duration(3), "3 ms");
+        assert_eq!(duration(61_000), "1 min 1 s");
+        assert_eq!(duration(3_660_000), "1 h 1 min");
+    }
+}

@@ -1,0 +1,103 @@
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+
+use super::arguments::{StartOptions, StopOptions};
+use super::error::{CliError, exit_code};
+use super::instance::{Holder, holder};
+use super::print;
+use super::session::Session;
+use crate::config::EndpointDirectory;
+use crate::telemetry::Metrics;
+
+/// An endpoint that has not ended after so long is reported; it goes on ending.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) fn stop(base: &Path, options: StopOptions) -> Result<(), CliError> {
+    let directory = EndpointDirectory::find(base, &options.name)?;
+    if !directory.exists() {
+        directory.read()?;
+    }
+    if options.remote {
+        lock(&directory)?;
+    }
+    stop_process(&directory)
+}
+
+pub(super) fn restart(base: &Path, options: StartOptions) -> Result<(), CliError> {
+    let directory = EndpointDirectory::find(base, &options.name)?;
+    directory.read()?;
+    stop_process(&directory)?;
+    super::start::start(base, options)
+}
+
+fn lock(directory: &EndpointDirectory) -> Result<(), CliError> {
+    let id = directory.endpoint_id()?.ok_or_else(|| {
+        CliError::said(
+            format!("Endpoint <{}> could not be located", directory.name()),
+            exit_code::ERROR,
+        )
+    })?;
+    let (read, _) = directory.read()?;
+    let session = Session::open(Some(read.config.0.base()), Arc::new(Metrics::new()))?;
+    on_a_runtime(async { session.service.lock(id).await.map_err(CliError::from) })
+}
+
+/// Runs something short that waits.
+pub(super) fn on_a_runtime<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::said(format!("the event loop can not be made: {error}"), exit_code::ERROR))?
+        .block_on(work)
+}
+
+/// Ends the process of an endpoint, if there is one, and waits until it has ended.
+pub(super) fn stop_process(directory: &EndpointDirectory) -> Result<(), CliError> {
+    let pid_file = directory.pid_file();
+    let look = || {
+        holder(&pid_file).map_err(|error| CliError::said(format!("{}: {error}", pid_file.display()), exit_code::FAILED))
+    };
+    let Holder::Process(pid) = look()? else {
+        // A killed endpoint leaves its pid behind.
+        let stale = std::fs::metadata(&pid_file).is_ok_and(|file| file.len() > 0);
+        if stale {
+            let _ = std::fs::write(&pid_file, "");
+            print(&format!("Endpoint <{}> has been cleaned up.", directory.name()));
+        } else {
+            print("Endpoint not active.");
+        }
+        return Ok(());
+    };
+    match kill(pid, Signal::SIGTERM) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => {
+            return Err(CliError::said(
+                format!(
+                    "process {pid} of endpoint <{}> can not be signalled: {error}",
+                    directory.name()
+                ),
+                exit_code::FAILED,
+            ));
+        }
+    }
+    let start = Instant::now();
+    while look()? == Holder::Process(pid) {
+        if start.elapsed() > PATIENCE {
+            return Err(CliError::said(
+                format!(
+                    "Encountered timeout attempting to stop endpoint {}: process {pid} still waits for running tasks. \
+                     It goes on stopping; `kill {pid}` ends it at once.",
+                    directory.name()
+                ),
+                exit_code::FAILED,
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    print(&format!("Endpoint <{}> is now stopped", directory.name()));
+    Ok(())
+}

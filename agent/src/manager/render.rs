@@ -1,0 +1,207 @@
+//! From a command to the configuration of a user endpoint.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use minijinja::Value;
+use nix::unistd::{Uid, User, getgrouplist};
+use serde_json::Value as Json;
+
+use super::command::StartRequest;
+use crate::config::template::{RESERVED_WORDS, TemplateInput, deprecated_names, render};
+use crate::config::{
+    EndpointDirectory, ManagerConfig, UserEndpointConfig, environment_file, schema, user_endpoint_config,
+};
+
+/// A configuration that was made for a user endpoint.
+#[derive(Debug)]
+pub(crate) struct Rendered {
+    pub(crate) text: String,
+    pub(crate) config: UserEndpointConfig,
+    pub(crate) environment: BTreeMap<String, String>,
+}
+
+/// Renders the template for a request. An error is a sentence for the submitter.
+pub(crate) fn rendered(
+    directory: &EndpointDirectory,
+    manager: &ManagerConfig,
+    request: &StartRequest,
+) -> Result<Rendered, String> {
+    let options: Json = serde_json::from_str(&request.user_options).unwrap_or(Json::Null);
+    for word in RESERVED_WORDS {
+        if options.get(word).is_some() {
+            return Err(format!(
+                "(ValueError) '{word}' is a reserved word and cannot be passed in via user config"
+            ));
+        }
+    }
+    if let Some(text) = read(&directory.schema_file(Some(manager)))? {
+        let schema = schema::read(&text).map_err(|error| error.to_string())?;
+        // No options are the empty set of options.
+        let options = if options.is_null() {
+            Json::Object(serde_json::Map::new())
+        } else {
+            options
+        };
+        schema::validate(&schema, &options).map_err(|error| error.to_string())?;
+    }
+    let template_file = directory.template_file(Some(manager));
+    let template = read(&template_file)?.ok_or("the endpoint has no user endpoint template")?;
+    for name in deprecated_names(&template) {
+        tracing::warn!("Template access to `{name}` is deprecated; access via `_GC` instead.  (i.e., _GC.{name})");
+    }
+    let variables: BTreeMap<String, String> = std::env::vars().collect();
+    let text = render(&TemplateInput {
+        template: &template,
+        folder: template_file.parent(),
+        user_options: &request.user_options,
+        user_runtime: &request.user_runtime,
+        parent_config: parent_config(manager),
+        mapped_identity: mapped_identity(request),
+        environment: &variables,
+    })
+    .map_err(|error| error.to_string())?;
+    let environment = environment(directory, request);
+    let config = read_config(&text, &environment, manager)?;
+    Ok(Rendered {
+        text,
+        config,
+        environment,
+    })
+}
+
+/// Reads a rendered configuration, once it is made or restored.
+pub(crate) fn read_config(
+    text: &str,
+    environment: &BTreeMap<String, String>,
+    manager: &ManagerConfig,
+) -> Result<UserEndpointConfig, String> {
+    let read = user_endpoint_config(text).map_err(|error| error.to_string())?;
+    for remark in &read.remarks {
+        tracing::info!("user endpoint configuration: {remark}");
+    }
+    let mut config = read.config;
+    config.environment.clone_from(environment);
+    // What the endpoint allows holds for each of its user endpoints.
+    if manager.base.allowed_functions.is_some() {
+        config
+            .base
+            .allowed_functions
+            .clone_from(&manager.base.allowed_functions);
+    }
+    Ok(config)
+}
+
+fn read(path: &Path) -> Result<Option<String>, String> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "a file of the endpoint can not be read");
+            Err("a file of the endpoint can not be read; contact endpoint administrator".to_owned())
+        }
+    }
+}
+
+fn environment(directory: &EndpointDirectory, request: &StartRequest) -> BTreeMap<String, String> {
+    let mut environment = user_environment(directory);
+    let runtime: Json = serde_json::from_str(&request.user_runtime).unwrap_or(Json::Null);
+    let mut add = |name: &str, value: Option<&str>| {
+        if let Some(value) = value {
+            environment.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+        }
+    };
+    add("GLOBUS_COMPUTE_ENDPOINT_NAME", Some(&request.name));
+    add(
+        "GC_USER_PYTHON_VERSION",
+        runtime.pointer("/python/version").and_then(Json::as_str),
+    );
+    add(
+        "GC_USER_SDK_VERSION",
+        runtime.get("globus_compute_sdk_version").and_then(Json::as_str),
+    );
+    environment
+}
+
+/// The variables of `user_environment.yaml`. A file that can not be read is no reason not to run.
+pub(crate) fn user_environment(directory: &EndpointDirectory) -> BTreeMap<String, String> {
+    let path = directory.environment_file();
+    let variables = match fs::read_to_string(&path) {
+        Ok(text) => environment_file(&text),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error.to_string()),
+    };
+    variables.unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), error, "no environment variables were read; is it a valid YAML file?");
+        BTreeMap::new()
+    })
+}
+
+fn parent_config(manager: &ManagerConfig) -> Value {
+    let base = &manager.base;
+    let seconds = |time: std::time::Duration| {
+        if time.subsec_nanos() == 0 {
+            Value::from(time.as_secs())
+        } else {
+            Value::from(time.as_secs_f64())
+        }
+    };
+    let ids = |list: &Option<Vec<uuid::Uuid>>| {
+        list.as_ref()
+            .map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    minijinja::context! {
+        display_name => base.display_name.clone(),
+        allowed_functions => ids(&base.allowed_functions),
+        authentication_policy => base.authentication_policy.map(|id| id.to_string()),
+        subscription_id => base.subscription_id.map(|id| id.to_string()),
+        amqp_port => base.amqp_port,
+        heartbeat_period => seconds(base.heartbeat_period),
+        environment => base.environment.clone(),
+        local_compute_services => base.local_compute_services,
+        debug => base.debug,
+        admins => ids(&base.admins),
+        high_assurance => base.high_assurance,
+        public => manager.public,
+        email => manager.email.clone(),
+        mu_child_ep_grace_period_s => seconds(manager.grace),
+        user_config_template_path => manager.user_config_template_path.as_ref().map(|path| path.display().to_string()),
+        user_config_schema_path => manager.user_config_schema_path.as_ref().map(|path| path.display().to_string()),
+    }
+}
+
+fn mapped_identity(request: &StartRequest) -> Value {
+    let user = User::from_uid(Uid::current()).ok().flatten();
+    let local = user.map(|user| {
+        let groups: Vec<u32> = std::ffi::CString::new(user.name.clone())
+            .ok()
+            .and_then(|name| getgrouplist(&name, user.gid).ok())
+            .unwrap_or_default()
+            .into_iter()
+            .map(nix::unistd::Gid::as_raw)
+            .collect();
+        minijinja::context! {
+            uname => user.name,
+            uid => user.uid.as_raw(),
+            gid => user.gid.as_raw(),
+            gecos => user.gecos.to_string_lossy(),
+            shell => user.shell.display().to_string(),
+            dir => user.dir.display().to_string(),
+            groups => groups,
+        }
+    });
+    minijinja::context! {
+        local => local,
+        globus => minijinja::context! { id => request.matched.to_string() },
+    }
+}
+
+/// The name of the user that the process runs as.
+pub(crate) fn local_user() -> String {
+    User::from_uid(Uid::current())
+        .ok()
+        .flatten()
+        .map_or_else(|| Uid::current().to_string(), |user| user.name)
+}

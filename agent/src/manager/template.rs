@@ -1,0 +1,293 @@
+//! A template endpoint: commands in, user endpoints out.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
+use waypost_protocol::{AmqpCredentials, QueueInfo};
+
+use super::command::{Incoming, Refusal, StartRequest, check};
+use super::hosted::{Event, Host};
+use super::render::{local_user, read_config, rendered};
+use super::report::{failure_notice, heartbeats};
+use super::status::Board;
+use crate::broker::{CommandDelivery, Commands};
+use crate::config::{EndpointDirectory, ManagerConfig};
+use crate::runtime::{BrokerState, Ended, Environment, Stop};
+use crate::service::replace_port;
+use crate::state::{SavedUserEndpoint, StateStore};
+use crate::telemetry::{CommandOutcome, Metrics};
+
+/// All that a template endpoint is run from.
+pub struct TemplateEndpoint {
+    /// Its folder.
+    pub directory: EndpointDirectory,
+    /// The folder in which each user endpoint gets one.
+    pub base: PathBuf,
+    /// Its configuration.
+    pub config: ManagerConfig,
+    /// The most user endpoints that run at once.
+    pub max_user_endpoints: usize,
+    /// Its id.
+    pub endpoint_id: Uuid,
+    /// The identities of its owner, for whom it runs.
+    pub owner: BTreeSet<Uuid>,
+    /// Where commands come from.
+    pub commands: QueueInfo,
+    /// Where heartbeats go.
+    pub heartbeats: QueueInfo,
+    /// What outlives the process.
+    pub store: StateStore,
+    /// What user endpoints share.
+    pub environment: Arc<Environment>,
+    /// Where the status is shown.
+    pub board: Arc<Board>,
+    /// Where figures go.
+    pub metrics: Arc<Metrics>,
+}
+
+impl TemplateEndpoint {
+    /// Runs until `stop` turns true; then user endpoints are drained, and a last heartbeat says that it ends.
+    /// `renew` gives queues with fresh credentials, when the broker refuses those at hand.
+    pub async fn run<R, F>(self, mut stop: watch::Receiver<bool>, renew: R)
+    where
+        R: Fn() -> F,
+        F: Future<Output = Option<(QueueInfo, QueueInfo)>>,
+    {
+        let (host, mut events) = Host::new(
+            Arc::clone(&self.environment),
+            Arc::clone(&self.board),
+            self.base.clone(),
+            self.endpoint_id,
+        );
+        let mut host = host;
+        self.restore(&mut host);
+        let (mut commands, mut broker) = self.consume(self.commands.clone());
+        let (mut beating, mut heart) = self.beat(self.heartbeats.clone());
+        self.board.set_running();
+        let mut stop_meanwhile = stop.clone();
+        loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => break,
+                Some(event) = events.recv() => self.handle_event(&mut host, event),
+                Some(delivery) = commands.recv() => self.handle_command(&mut host, delivery).await,
+                () = refused(&mut broker) => {
+                    tracing::warn!("the broker refuses the endpoint's credentials; asking the service for new ones");
+                    tokio::select! {
+                        _ = stop_meanwhile.wait_for(|stop| *stop) => break,
+                        renewed = renew() => if let Some((queue, heartbeat_queue)) = renewed {
+                            (commands, broker) = self.consume(queue);
+                            beating.send_replace(true);
+                            (beating, heart) = self.beat(heartbeat_queue);
+                        },
+                    }
+                }
+            }
+        }
+        self.board.set_stopping();
+        drop(commands);
+        beating.send_replace(true);
+        let _ = tokio::join!(host.stop(Stop::Drain), heart);
+    }
+
+    fn consume(&self, queue: QueueInfo) -> (mpsc::Receiver<CommandDelivery>, watch::Receiver<BrokerState>) {
+        let name = format!("endpoint {} commands", self.endpoint_id);
+        let (commands, state) = Commands::start(queue, name, Arc::clone(&self.metrics));
+        self.board.set_commands(state.clone());
+        (commands, state)
+    }
+
+    fn beat(&self, queue: QueueInfo) -> (watch::Sender<bool>, tokio::task::JoinHandle<()>) {
+        let (beating, stop) = watch::channel(false);
+        let heart = tokio::spawn(heartbeats(
+            self.endpoint_id,
+            queue,
+            self.config.base.heartbeat_period,
+            Arc::clone(&self.metrics),
+            stop,
+        ));
+        (beating, heart)
+    }
+
+    /// Starts what ran when the process ended. It comes before the first command is read.
+    fn restore(&self, host: &mut Host) {
+        let (saved, problems) = match self.store.user_endpoints() {
+            Ok(found) => found,
+            Err(error) => {
+                self.complain(format!("no user endpoint could be restored: {error}"));
+                return;
+            }
+        };
+        for problem in problems {
+            self.complain(format!("a user endpoint could not be restored: {problem}"));
+        }
+        for user_endpoint in saved {
+            match read_config(&user_endpoint.config, &user_endpoint.environment, &self.config) {
+                Ok(config) => {
+                    tracing::info!(user_endpoint = user_endpoint.name, "restoring the user endpoint");
+                    host.start(user_endpoint, config, true);
+                }
+                Err(error) => self.complain(format!("{} could not be restored: {error}", user_endpoint.name)),
+            }
+        }
+    }
+
+    async fn handle_command(&self, host: &mut Host, delivery: CommandDelivery) {
+        let request = check(
+            Incoming {
+                content_type: delivery.content_type.as_deref(),
+                timestamp: delivery.timestamp,
+                body: &delivery.body,
+            },
+            &self.owner,
+            now(),
+        );
+        match request {
+            Ok(request) => {
+                if request.age > 180 {
+                    tracing::info!(
+                        user_endpoint = request.name,
+                        age_s = request.age,
+                        "the command waited while the endpoint was away"
+                    );
+                }
+                self.obey(host, request, delivery).await;
+            }
+            Err(Refusal { text, notify }) => {
+                tracing::error!("{text}");
+                self.metrics.commands.increment(CommandOutcome::Refused);
+                delivery.ack().await;
+                if let Some(credentials) = notify {
+                    self.notify(*credentials, text);
+                }
+            }
+        }
+    }
+
+    /// Starts or refreshes a user endpoint. The command is acknowledged when what it brings is saved.
+    async fn obey(&self, host: &mut Host, mut request: StartRequest, delivery: CommandDelivery) {
+        if let Some(port) = self.config.base.amqp_port {
+            let credentials = &mut request.credentials;
+            for info in [
+                &mut credentials.task_queue_info,
+                &mut credentials.result_queue_info,
+                &mut credentials.heartbeat_queue_info,
+            ] {
+                replace_port(info, port);
+            }
+        }
+        if let Some(saved) = host.refresh(&request.name, &request.credentials) {
+            let outcome = self.store.save_user_endpoint(saved);
+            tracing::debug!(
+                user_endpoint = request.name,
+                "the user endpoint runs; its credentials are refreshed"
+            );
+            self.metrics.commands.increment(CommandOutcome::Refreshed);
+            match outcome {
+                Ok(()) => delivery.ack().await,
+                Err(error) => self.complain(error.to_string()),
+            }
+            return;
+        }
+        let made = if host.len() >= self.max_user_endpoints {
+            Err(format!(
+                "the endpoint runs as many user endpoints as it may ({}); try again when one of them has ended, or ask \
+                 the endpoint's administrator to raise `max_user_endpoints`",
+                self.max_user_endpoints
+            ))
+        } else {
+            rendered(&self.directory, &self.config, &request)
+        };
+        let made = match made {
+            Ok(made) => made,
+            Err(reason) => {
+                let text = format!("Unable to start user endpoint process for {} [{reason}]", local_user());
+                tracing::error!(user_endpoint = request.name, "{text}");
+                self.metrics.commands.increment(CommandOutcome::Invalid);
+                delivery.ack().await;
+                self.notify(request.credentials, text);
+                return;
+            }
+        };
+        let saved = SavedUserEndpoint {
+            name: request.name,
+            config: made.text,
+            environment: made.environment,
+            credentials: request.credentials,
+            identity: request.identity,
+            username: request.username,
+        };
+        if let Err(error) = self.store.save_user_endpoint(&saved) {
+            // Unacknowledged, the command comes again: what can not be kept must not be promised.
+            self.complain(error.to_string());
+            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            return;
+        }
+        delivery.ack().await;
+        tracing::info!(
+            user_endpoint = saved.name,
+            identity = %saved.identity,
+            username = saved.username,
+            "starting the user endpoint"
+        );
+        self.metrics.commands.increment(CommandOutcome::Started);
+        host.start(saved, made.config, false);
+    }
+
+    fn handle_event(&self, host: &mut Host, event: Event) {
+        let Some(over) = host.handle(event) else { return };
+        let name = over.saved.name.clone();
+        match over.how {
+            Ended::Idle if over.since_command < self.config.grace => {
+                tracing::info!(
+                    user_endpoint = name,
+                    "a command came as the user endpoint ended; starting it again"
+                );
+                match read_config(&over.saved.config, &over.saved.environment, &self.config) {
+                    Ok(config) => host.start(over.saved, config, false),
+                    Err(error) => self.complain(format!("{name} could not be started again: {error}")),
+                }
+            }
+            Ended::Idle | Ended::Stopped => {
+                tracing::info!(user_endpoint = name, how = ?over.how, "the user endpoint has ended");
+                if let Err(error) = self.store.remove_user_endpoint(over.saved.credentials.endpoint_id) {
+                    self.complain(error.to_string());
+                }
+            }
+            Ended::Failed(reason) => {
+                let text = format!("The user endpoint failed: {reason}");
+                self.complain(format!("{name}: {text}"));
+                // A start that never works must not be tried at each start of the process; the next command tries it.
+                if let Err(error) = self.store.remove_user_endpoint(over.saved.credentials.endpoint_id) {
+                    self.complain(error.to_string());
+                }
+                self.notify(over.saved.credentials, text);
+            }
+        }
+    }
+
+    fn notify(&self, credentials: AmqpCredentials, text: String) {
+        tokio::spawn(failure_notice(credentials, text, Arc::clone(&self.metrics)));
+    }
+
+    fn complain(&self, text: String) {
+        tracing::error!("{text}");
+        self.board.set_error(text);
+    }
+}
+
+async fn refused(broker: &mut watch::Receiver<BrokerState>) {
+    if broker.wait_for(|state| *state == BrokerState::Refused).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |time| time.as_secs())
+}
