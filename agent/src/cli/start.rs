@@ -165,18 +165,7 @@ async fn bring_up(start: Start, stop: watch::Receiver<bool>) -> Result<(), CliEr
             .await
             .map_err(|error| CliError::said(error, exit_code::CONFIG))?;
     }
-    let keys = store.link_keys()?;
-    let environment = Environment::open(EnvironmentSettings {
-        directory: start.directory.path().to_owned(),
-        token_key: keys.token_key,
-        epoch: store.next_epoch()?,
-        worker: worker_executable()?,
-        max_held_bytes: start.process.max_held_bytes,
-        metrics: Arc::clone(&metrics),
-    })
-    .await?;
-    probes.set_ready();
-
+    let worker = worker_executable()?;
     let known = start.directory.endpoint_id()?;
     let asked = match (known, start.options.endpoint_uuid) {
         (Some(known), Some(asked)) if known != asked => {
@@ -197,6 +186,20 @@ async fn bring_up(start: Start, stop: watch::Receiver<bool>) -> Result<(), CliEr
     store.save_endpoint_id(endpoint_id)?;
     board.set_endpoint_id(endpoint_id);
     tracing::info!(%endpoint_id, name = start.directory.name(), kind, "the endpoint is registered");
+    let keys = store.link_keys()?;
+    let environment = Environment::open(EnvironmentSettings {
+        endpoint_id,
+        directory: start.directory.path().to_owned(),
+        token_key: keys.token_key,
+        epoch: store.next_epoch()?,
+        worker,
+        max_held_bytes: start.process.max_held_bytes,
+        reconnect_grace: std::time::Duration::from_secs(60),
+        endpoint_version: prepared.protocol_version().to_owned(),
+        metrics: Arc::clone(&metrics),
+    })
+    .await?;
+    probes.set_ready();
     announce(endpoint_id, start.options.detached);
 
     RUNNING.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -79,6 +79,14 @@ impl Prepared {
         &self.config_text
     }
 
+    /// The Globus Compute release whose protocol this kind of endpoint speaks.
+    pub(super) fn protocol_version(&self) -> &'static str {
+        match self.configuration {
+            Configuration::Template(_) => TEMPLATE_PROTOCOL_VERSION,
+            Configuration::Direct(_) => DIRECT_PROTOCOL_VERSION,
+        }
+    }
+
     /// Registers: a new endpoint, or `known` once more.
     pub(super) async fn register(&self, known: Option<Uuid>) -> Result<Registered, CliError> {
         let spoken = match self.configuration {
