@@ -245,7 +245,7 @@ mod tests {
 
     fn saved(number: u128) -> SavedUserEndpoint {
         let queue = QueueInfo {
-            connection_url: "amqp://me:secret@host/".to_owned(),
+            connection_url: "amqp://me:hidden-word@host/".to_owned(),
             queue: "q".to_owned(),
             exchange: None,
             queue_publish_kwargs: None,
@@ -324,6 +324,6 @@ mod tests {
 
     #[test]
     fn nothing_shows_a_password() {
-        assert!(!format!("{:?}", saved(1)).contains("secret"));
+        assert!(!format!("{:?}", saved(1)).contains("hidden-word"));
     }
 }
