@@ -1,0 +1,82 @@
+use std::time::Duration;
+
+use waypost_engine::{BlockEnd, BlockEndKind, BlockId};
+
+use crate::Fault;
+use crate::world::{Happening, World};
+
+impl World<'_> {
+    /// Something goes wrong now.
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        self.trace(|| format!("FAULT {fault:?}"));
+        match fault {
+            Fault::Channel => self.break_channel(None),
+            Fault::Publisher => self.break_publisher(),
+            Fault::Outage => {
+                self.broker.up = false;
+                self.break_channel(None);
+                self.break_publisher();
+                let pause = self.chance.millis(500, 120_000);
+                self.after(pause, Happening::BrokerBack);
+            }
+            Fault::Link => {
+                if let Some(block) = self.some_block() {
+                    self.break_link(block, true);
+                }
+            }
+            Fault::Silence => {
+                let grace = self.options.settings.reconnect_grace;
+                let until = self.now + self.chance.time(Duration::from_millis(100), grace * 3);
+                if let Some(block) = self.some_block() {
+                    self.break_link(block, true);
+                    if let Some(machine) = self.machines.get_mut(&block) {
+                        machine.unreachable_until = Some(until);
+                    }
+                }
+            }
+            Fault::Block => {
+                if let Some(block) = self.some_block() {
+                    let all = [
+                        BlockEndKind::Crashed,
+                        BlockEndKind::OutOfMemory,
+                        BlockEndKind::Evicted,
+                        BlockEndKind::NodeLost,
+                    ];
+                    let kind = self.chance.choose(&all).unwrap_or(BlockEndKind::Unknown);
+                    self.block_dies(block, BlockEnd::new(kind, "bad luck"));
+                }
+            }
+            Fault::Kill => {
+                let life = self.agent.life;
+                self.kill_agent(life);
+            }
+            Fault::HandOver => self.hand_over(),
+            Fault::Fence => {
+                let pause = self.chance.millis(1_000, 60_000);
+                self.broker.held_by_other = Some(self.now + pause);
+                self.break_channel(None);
+            }
+            Fault::Journal => {
+                self.agent.journal_fails = true;
+                let pause = self.chance.millis(100, 60_000);
+                self.after(pause, Happening::JournalBack);
+            }
+            Fault::Terminate => {
+                if let Some(block) = self.some_block() {
+                    self.terminate(block);
+                }
+            }
+            Fault::Refusal | Fault::Start | Fault::Delete | Fault::Executor | Fault::Double => {}
+        }
+    }
+
+    fn some_block(&mut self) -> Option<BlockId> {
+        let blocks: Vec<BlockId> = self
+            .machines
+            .iter()
+            .filter(|(_, machine)| machine.exists)
+            .map(|(id, _)| *id)
+            .collect();
+        self.chance.choose(&blocks)
+    }
+}

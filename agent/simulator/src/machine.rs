@@ -1,0 +1,559 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use waypost_engine::{
+    BlockEnd, BlockEndKind, BlockId, BlockState, ExecutorEnd, ExecutorExit, HeldState, HeldTask, Input, ProcessExit,
+    RefusalReason, Slot, StartOutcome, TaskId, TaskOutcome, Time, ToWorker, WorkerId,
+};
+
+use crate::Fault;
+use crate::world::{Happening, Via, World};
+
+/// A block and the worker in it.
+#[derive(Debug, Default)]
+pub(crate) struct Machine {
+    /// The platform has it.
+    pub(crate) exists: bool,
+    /// Its worker runs.
+    ready: bool,
+    /// The worker's side of its link.
+    pub(crate) session: Option<WorkerId>,
+    dial: u64,
+    redials: u32,
+    pub(crate) unreachable_until: Option<Time>,
+    /// Since when no agent of the present life has its link.
+    pub(crate) silent_since: Option<Time>,
+    pub(crate) queue: VecDeque<(TaskId, u32)>,
+    pub(crate) running: BTreeMap<u64, Running>,
+    pub(crate) held: BTreeMap<TaskId, Held>,
+    settled: BTreeSet<TaskId>,
+    credit: u32,
+    result_credit: i64,
+    unsent: VecDeque<TaskId>,
+    draining: bool,
+    told_to_drain: bool,
+    clock: Time,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Running {
+    pub(crate) task: TaskId,
+    attempt: u32,
+    slot: u32,
+}
+
+/// What a worker keeps of a task that ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    attempt: u32,
+    /// The result, or nothing if the executor died.
+    body: Option<Bytes>,
+    how: ExecutorExit,
+}
+
+impl Machine {
+    fn is_done(&self) -> bool {
+        self.queue.is_empty() && self.running.is_empty() && self.held.is_empty()
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.is_done()
+    }
+}
+
+impl World<'_> {
+    pub(crate) fn start_block(&mut self, block: BlockId) {
+        let wrong = self.goes_wrong(Fault::Start);
+        let fails = wrong && self.chance.happens(500);
+        let created = !fails && (!wrong || self.chance.happens(700));
+        let latency = self.latency();
+        let outcome = if fails {
+            StartOutcome::Failed(BlockEnd::new(BlockEndKind::CannotStart, "the platform said no"))
+        } else if wrong {
+            StartOutcome::Unknown
+        } else {
+            StartOutcome::Started
+        };
+        self.input(latency, Via::Process, Input::BlockStarted { block, outcome });
+        if created {
+            let slow = if wrong { 300_000 } else { 5_000 };
+            let (created_in, ready_in) = (self.latency(), self.chance.millis(10, slow));
+            self.after(created_in, Happening::BlockCreated { block, ready_in });
+        }
+    }
+
+    pub(crate) fn block_created(&mut self, block: BlockId, ready_in: Duration) {
+        let machine = Machine {
+            exists: true,
+            silent_since: Some(self.now),
+            ..Machine::default()
+        };
+        self.machines.insert(block, machine);
+        self.observe(block, BlockState::Pending { why: None });
+        self.after(ready_in, Happening::BlockReady { block });
+    }
+
+    fn observe(&mut self, block: BlockId, state: BlockState) {
+        let latency = self.latency();
+        self.input(latency, Via::Process, Input::BlockObserved { block, state });
+    }
+
+    pub(crate) fn block_ready(&mut self, block: BlockId) {
+        let Some(machine) = self.machines.get_mut(&block).filter(|machine| machine.exists) else {
+            return;
+        };
+        machine.ready = true;
+        self.observe(block, BlockState::Running);
+        self.dial_after(block, Duration::from_millis(10));
+    }
+
+    pub(crate) fn delete_block(&mut self, block: BlockId) {
+        let latency = self.latency();
+        let wrong = self.goes_wrong(Fault::Delete);
+        self.input(latency, Via::Process, Input::BlockDeleted { block, done: !wrong });
+        if !wrong || self.chance.happens(500) {
+            let latency = self.latency();
+            if self.machines.get(&block).is_some_and(|machine| machine.exists) {
+                self.after(
+                    latency,
+                    Happening::BlockDies {
+                        block,
+                        end: BlockEnd::new(BlockEndKind::Deleted, "deleted"),
+                    },
+                );
+            } else {
+                self.observe(
+                    block,
+                    BlockState::Ended(BlockEnd::new(BlockEndKind::Deleted, "not found")),
+                );
+            }
+        }
+    }
+
+    pub(crate) fn block_dies(&mut self, block: BlockId, end: BlockEnd) {
+        let Some(machine) = self.machines.get_mut(&block).filter(|machine| machine.exists) else {
+            return;
+        };
+        let session = machine.session;
+        *machine = Machine::default();
+        self.trace(|| format!("block {block} dies: {:?}", end.kind));
+        self.checkers.block_gone(block);
+        if let Some(worker) = session {
+            self.agent.links.remove(&worker);
+            let latency = self.chance.millis(1, 15_000);
+            self.input(latency, Via::Process, Input::WorkerLost { worker });
+        }
+        self.observe(block, BlockState::Ended(end));
+    }
+
+    fn dial_after(&mut self, block: BlockId, pause: Duration) {
+        let dial = self.number();
+        if let Some(machine) = self.machines.get_mut(&block) {
+            machine.dial = dial;
+            self.after(pause, Happening::Dial { block, dial });
+        }
+    }
+
+    /// A link breaks: what is under way on it is lost, and each side sees it in its own time.
+    pub(crate) fn break_link(&mut self, block: BlockId, agent_sees: bool) {
+        let now = self.now;
+        let Some(machine) = self.machines.get_mut(&block) else {
+            return;
+        };
+        let Some(worker) = machine.session.take() else { return };
+        machine.silent_since = Some(now);
+        machine.redials = 0;
+        self.trace(|| format!("the link of block {block} (w{worker}) breaks"));
+        self.agent.links.remove(&worker);
+        if agent_sees {
+            let latency = self.chance.millis(1, 15_000);
+            self.input(latency, Via::Process, Input::WorkerLost { worker });
+        }
+        let pause = self.chance.millis(1, 5_000);
+        self.dial_after(block, pause);
+    }
+
+    pub(crate) fn dial(&mut self, block: BlockId, dial: u64) {
+        let now = self.now;
+        let listening = self.agent.engine.is_some() && self.agent.listening;
+        let Some(machine) = self.machines.get_mut(&block) else {
+            return;
+        };
+        if !machine.exists || machine.session.is_some() || machine.dial != dial {
+            return;
+        }
+        let reachable = machine.unreachable_until.is_none_or(|until| until <= now);
+        if !listening || !reachable {
+            machine.redials += 1;
+            let redials = machine.redials;
+            let pause =
+                Duration::from_millis(50 << redials.min(5)).min(Duration::from_secs(if redials > 60 { 5 } else { 1 }));
+            let half = u64::try_from(pause.as_micros()).unwrap_or(0) / 2;
+            let jitter = Duration::from_micros(self.chance.range(0, half));
+            self.dial_after(block, pause / 2 + jitter);
+            return;
+        }
+        self.say_hello(block);
+    }
+
+    fn say_hello(&mut self, block: BlockId) {
+        let worker = WorkerId(self.number());
+        let (slots, prefetch, now) = (self.options.slots, self.options.prefetch, self.now);
+        let Some(machine) = self.machines.get_mut(&block) else {
+            return;
+        };
+        machine.session = Some(worker);
+        machine.silent_since = None;
+        machine.clock = now;
+        let mut held: Vec<HeldTask> = Vec::new();
+        held.extend(machine.queue.iter().map(|&(task, attempt)| HeldTask {
+            task,
+            attempt,
+            state: HeldState::Queued,
+        }));
+        held.extend(machine.running.values().map(|run| HeldTask {
+            task: run.task,
+            attempt: run.attempt,
+            state: HeldState::Running,
+        }));
+        held.extend(machine.held.iter().map(|(task, held)| HeldTask {
+            task: *task,
+            attempt: held.attempt,
+            state: HeldState::Finished,
+        }));
+        held.extend(machine.settled.iter().map(|task| HeldTask {
+            task: *task,
+            attempt: 0,
+            state: HeldState::Settled,
+        }));
+        let has = u32::try_from(machine.queue.len() + machine.running.len()).unwrap_or(u32::MAX);
+        let credit = if machine.draining {
+            0
+        } else {
+            (slots + prefetch).saturating_sub(has)
+        };
+        machine.credit = credit;
+        machine.result_credit = 0;
+        machine.unsent = machine.held.keys().copied().collect();
+        let draining = machine.draining;
+        self.agent.links.insert(worker, block);
+        self.tell_agent(
+            block,
+            Input::WorkerHello {
+                worker,
+                block,
+                slots,
+                held,
+            },
+        );
+        self.tell_agent(block, Input::WorkerCredit { worker, tasks: credit });
+        if draining {
+            self.tell_agent(block, Input::WorkerDraining { worker });
+        }
+    }
+
+    /// Sends something to the agent over the block's link, in its order.
+    fn tell_agent(&mut self, block: BlockId, input: Input) {
+        let latency = self.latency();
+        let now = self.now;
+        let life = self.agent.life;
+        let Some(machine) = self.machines.get_mut(&block) else {
+            return;
+        };
+        let Some(worker) = machine.session else { return };
+        machine.clock = machine.clock.max(now + latency);
+        let at = machine.clock;
+        self.at(
+            at,
+            Happening::ToAgent {
+                life,
+                via: Via::Worker(worker),
+                input,
+            },
+        );
+    }
+
+    pub(crate) fn to_worker(&mut self, block: BlockId, worker: WorkerId, message: ToWorker) {
+        let Some(machine) = self.machines.get_mut(&block) else {
+            return;
+        };
+        if machine.session != Some(worker) {
+            return;
+        }
+        match message {
+            ToWorker::Run { task, attempt, .. } => {
+                if machine.credit == 0 {
+                    self.checkers
+                        .violate(format!("block {block} was sent task {task} without credit"));
+                    return;
+                }
+                machine.credit -= 1;
+                if machine.draining {
+                    let reason = RefusalReason::Draining;
+                    self.tell_agent(
+                        block,
+                        Input::TaskRefused {
+                            worker,
+                            task,
+                            attempt,
+                            reason,
+                        },
+                    );
+                    return;
+                }
+                machine.queue.push_back((task, attempt));
+                self.begin_tasks(block);
+            }
+            ToWorker::Recall { task, attempt } => {
+                let before = machine.queue.len();
+                machine.queue.retain(|queued| *queued != (task, attempt));
+                if machine.queue.len() < before {
+                    let reason = RefusalReason::Recalled;
+                    self.tell_agent(
+                        block,
+                        Input::TaskRefused {
+                            worker,
+                            task,
+                            attempt,
+                            reason,
+                        },
+                    );
+                    self.grant(block);
+                }
+            }
+            ToWorker::Cancel { task, attempt } => self.cancel(block, task, attempt),
+            ToWorker::Settled { tasks } => {
+                for task in tasks {
+                    machine.held.remove(&task);
+                    machine.settled.insert(task);
+                }
+            }
+            ToWorker::Forget { task, attempt } => {
+                if machine.held.get(&task).is_some_and(|held| held.attempt == attempt) {
+                    machine.held.remove(&task);
+                }
+            }
+            ToWorker::ResultCredit { bytes } => {
+                machine.result_credit = machine.result_credit.saturating_add_unsigned(bytes);
+                self.send_results(block);
+            }
+            ToWorker::Drain => {
+                machine.told_to_drain = true;
+                self.begin_draining(block);
+            }
+            ToWorker::Close => self.break_link(block, false),
+        }
+        self.end_if_drained(block);
+    }
+
+    /// The worker takes no more tasks, and refuses those that it has not begun.
+    pub(crate) fn begin_draining(&mut self, block: BlockId) {
+        let Some(machine) = self.machines.get_mut(&block) else {
+            return;
+        };
+        machine.draining = true;
+        let Some(worker) = machine.session else { return };
+        for (task, attempt) in std::mem::take(&mut machine.queue) {
+            let reason = RefusalReason::Draining;
+            self.tell_agent(
+                block,
+                Input::TaskRefused {
+                    worker,
+                    task,
+                    attempt,
+                    reason,
+                },
+            );
+        }
+    }
+
+    fn end_if_drained(&mut self, block: BlockId) {
+        let Some(machine) = self.machines.get(&block) else {
+            return;
+        };
+        if machine.exists && machine.draining && machine.is_done() {
+            let latency = self.latency();
+            self.after(
+                latency,
+                Happening::BlockDies {
+                    block,
+                    end: BlockEnd::new(BlockEndKind::Completed, "drained"),
+                },
+            );
+        }
+    }
+
+    fn grant(&mut self, block: BlockId) {
+        let Some(machine) = self.machines.get_mut(&block) else {
+            return;
+        };
+        let Some(worker) = machine.session else { return };
+        if !machine.draining {
+            machine.credit += 1;
+            self.tell_agent(block, Input::WorkerCredit { worker, tasks: 1 });
+        }
+    }
+
+    fn begin_tasks(&mut self, block: BlockId) {
+        loop {
+            let slots = self.options.slots;
+            let run = self.number();
+            let Some(machine) = self.machines.get_mut(&block) else {
+                return;
+            };
+            let used: BTreeSet<u32> = machine.running.values().map(|run| run.slot).collect();
+            let Some(slot) = (0..slots).find(|slot| !used.contains(slot)) else {
+                return;
+            };
+            let Some((task, attempt)) = machine.queue.pop_front() else {
+                return;
+            };
+            machine.held.remove(&task);
+            machine.running.insert(run, Running { task, attempt, slot });
+            let session = machine.session;
+            let max = self.max_attempt();
+            self.checkers.run_begins(task, run, block, attempt, self.now, max);
+            self.trace(|| format!("block {block} begins {task} as run {run}"));
+            if let Some(worker) = session {
+                self.tell_agent(
+                    block,
+                    Input::TaskStarted {
+                        worker,
+                        task,
+                        attempt,
+                        slot: Slot(slot),
+                    },
+                );
+            }
+            let takes = self.facts.get(&task).map_or(Duration::ZERO, |facts| facts.takes);
+            let takes = takes.mul_f64(0.5 + self.chance.range(0, 1000) as f64 / 1000.0);
+            self.after(takes, Happening::ExecutorEnds { block, run });
+        }
+    }
+
+    fn max_attempt(&self) -> u32 {
+        match self.options.settings.guarantee {
+            waypost_engine::Guarantee::AtLeastOnce => self.options.settings.max_retries_on_system_failure,
+            waypost_engine::Guarantee::AtMostOnce => 0,
+        }
+    }
+
+    pub(crate) fn executor_ends(&mut self, block: BlockId, run: u64) {
+        let Some(machine) = self.machines.get_mut(&block) else {
+            return;
+        };
+        let Some(Running { task, attempt, .. }) = machine.running.remove(&run) else {
+            return;
+        };
+        let Some(facts) = self.facts.get_mut(&task) else { return };
+        facts.runs += 1;
+        let died = facts.runs <= facts.deaths;
+        let mut body = format!("result of {task} by run {run} in {block}").into_bytes();
+        body.resize(body.len().max(facts.result_bytes), 0);
+        let held = Held {
+            attempt,
+            body: (!died).then(|| Bytes::from(body)),
+            how: ExecutorExit::Process(ProcessExit::Signal(11)),
+        };
+        machine.held.insert(task, held);
+        machine.unsent.push_back(task);
+        self.checkers.run_ends(task, run, died);
+        self.trace(|| format!("block {block} ends {task}{}", if died { " by a signal" } else { "" }));
+        self.send_results(block);
+        self.grant(block);
+        self.begin_tasks(block);
+    }
+
+    fn send_results(&mut self, block: BlockId) {
+        loop {
+            let Some(machine) = self.machines.get_mut(&block) else {
+                return;
+            };
+            let Some(worker) = machine.session else { return };
+            if machine.result_credit <= 0 {
+                return;
+            }
+            let Some(task) = machine.unsent.pop_front() else { return };
+            let Some(held) = machine.held.get(&task).cloned() else {
+                continue;
+            };
+            let attempt = held.attempt;
+            match held.body {
+                Some(body) => {
+                    machine.result_credit -= i64::try_from(body.len()).unwrap_or(i64::MAX);
+                    let outcome = TaskOutcome::Succeeded;
+                    self.tell_agent(
+                        block,
+                        Input::TaskFinished {
+                            worker,
+                            task,
+                            attempt,
+                            outcome,
+                            body,
+                        },
+                    );
+                }
+                None => {
+                    let end = ExecutorEnd {
+                        how: held.how,
+                        output: String::new(),
+                    };
+                    self.tell_agent(
+                        block,
+                        Input::TaskDied {
+                            worker,
+                            task,
+                            attempt,
+                            end,
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    fn cancel(&mut self, block: BlockId, task: TaskId, attempt: u32) {
+        let Some(machine) = self.machines.get_mut(&block) else {
+            return;
+        };
+        let before = machine.queue.len();
+        machine.queue.retain(|queued| *queued != (task, attempt));
+        if machine.queue.len() < before {
+            self.grant(block);
+        }
+        let Some(machine) = self.machines.get_mut(&block) else {
+            return;
+        };
+        let run = machine
+            .running
+            .iter()
+            .find(|(_, run)| run.task == task && run.attempt == attempt)
+            .map(|(run, _)| *run);
+        if let Some(run) = run {
+            machine.running.remove(&run);
+            machine.held.insert(
+                task,
+                Held {
+                    attempt,
+                    body: None,
+                    how: ExecutorExit::Cancelled,
+                },
+            );
+            machine.unsent.push_back(task);
+            self.checkers.run_cancelled(task, run);
+            self.send_results(block);
+            self.grant(block);
+            self.begin_tasks(block);
+        }
+    }
+
+    /// A worker is told to end by its platform, and says so.
+    pub(crate) fn terminate(&mut self, block: BlockId) {
+        self.begin_draining(block);
+        if let Some(worker) = self.machines.get(&block).and_then(|machine| machine.session) {
+            self.tell_agent(block, Input::WorkerDraining { worker });
+        }
+        self.end_if_drained(block);
+    }
+}

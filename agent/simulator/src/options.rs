@@ -1,0 +1,253 @@
+use std::fmt;
+use std::time::Duration;
+
+use waypost_engine::{Acknowledge, Guarantee, Prefetch, Scaling, Settings};
+
+use crate::chance::Chance;
+
+/// What may go wrong. Each can be switched off by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is described by its line in FAULTS")]
+pub enum Fault {
+    Channel,
+    Publisher,
+    Refusal,
+    Outage,
+    Link,
+    Silence,
+    Block,
+    Kill,
+    HandOver,
+    Fence,
+    Start,
+    Delete,
+    Executor,
+    Journal,
+    Double,
+    Terminate,
+}
+
+/// The faults, the names that switch them off, and what they are.
+pub const FAULTS: [(Fault, &str, &str); 16] = [
+    (
+        Fault::Channel,
+        "channel",
+        "the consumer's channel closes: everything unacknowledged is requeued",
+    ),
+    (
+        Fault::Publisher,
+        "publisher",
+        "the publisher's channel closes: confirms are lost, publishes may be",
+    ),
+    (
+        Fault::Refusal,
+        "refusal",
+        "a publish is returned, nacked, or of unknown outcome",
+    ),
+    (Fault::Outage, "outage", "the broker is away for a while"),
+    (Fault::Link, "link", "the link between agent and worker breaks"),
+    (
+        Fault::Silence,
+        "silence",
+        "a worker cannot be reached, perhaps for longer than the grace",
+    ),
+    (Fault::Block, "block", "a block dies with all that is in it"),
+    (Fault::Kill, "kill", "the agent is killed and starts again"),
+    (Fault::HandOver, "handover", "the agent hands over to its next life"),
+    (Fault::Fence, "fence", "another agent holds the queue for a while"),
+    (
+        Fault::Start,
+        "start",
+        "the start of a block fails, is slow, or has an unknown outcome",
+    ),
+    (
+        Fault::Delete,
+        "delete",
+        "the deletion of a block fails or has an unknown outcome",
+    ),
+    (Fault::Executor, "executor", "an executor dies under its task"),
+    (Fault::Journal, "journal", "the journal cannot be written for a while"),
+    (Fault::Double, "double", "the service publishes a task twice"),
+    (Fault::Terminate, "terminate", "a worker is told to end by its platform"),
+];
+
+/// Everything that decides a world. The same options make the same run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The seed that everything else is drawn from.
+    pub seed: u64,
+    /// How many tasks are submitted.
+    pub tasks: u32,
+    /// For how long things go wrong.
+    pub trouble: Duration,
+    /// How often each fault happens on average in that time (or, for what goes wrong with a step, in a thousand).
+    pub odds: Vec<(Fault, u32)>,
+    /// The engine's settings.
+    pub settings: Settings,
+    /// The broker counts deliveries, as a quorum queue does.
+    pub quorum: bool,
+    /// The broker's consumer timeout, which the engine may not know.
+    pub consumer_timeout: Duration,
+    /// Slots of a block.
+    pub slots: u32,
+    /// How many tasks a worker takes beyond its slots.
+    pub prefetch: u32,
+    /// The longest that a task takes.
+    pub longest: Duration,
+    /// The largest message, in bytes.
+    pub largest: u64,
+    /// The slowest message between two processes.
+    pub latency: Duration,
+    /// How long the agent takes to consume after its start: more than the workers take to redial, or less.
+    pub consumer_delay: Duration,
+    /// Print every input and output.
+    pub trace: bool,
+}
+
+impl Options {
+    /// Draws a world from a seed.
+    #[must_use]
+    pub fn draw(seed: u64) -> Self {
+        let mut chance = Chance::new(seed ^ 0x6f70_7469_6f6e_7321);
+        let largest = chance.range(1, 20_000);
+        let max_blocks = chance.number(1, 5);
+        let min_blocks = if chance.happens(300) {
+            chance.number(1, max_blocks)
+        } else {
+            0
+        };
+        let slots = chance.number(1, 4);
+        let consumer_timeout = Duration::from_secs(chance.range(120, 1800));
+        let knows_timeout = chance.happens(800);
+        let scaling = Scaling {
+            init_blocks: chance.number(0, max_blocks),
+            min_blocks,
+            max_blocks,
+            parallelism: if chance.happens(700) { 1.0 } else { 0.3 },
+            max_idletime: Duration::from_secs(chance.range(5, 120)),
+            starts_in_flight: chance.number(1, 5),
+            creation_timeout: Duration::from_secs(chance.range(30, 120)),
+            drain_timeout: Duration::from_secs(chance.range(5, 30)),
+            start_failures_max: if chance.happens(500) { 5 } else { 0 },
+            ..Scaling::default()
+        };
+        let settings = Settings {
+            slots_per_block: slots,
+            scaling,
+            max_retries_on_system_failure: if chance.happens(500) { chance.number(1, 3) } else { 0 },
+            reconnect_grace: Duration::from_secs(chance.range(5, 60)),
+            silent_block_timeout: Duration::from_secs(chance.range(60, 300)),
+            held_bytes: if chance.happens(300) {
+                largest * chance.range(4, 40)
+            } else {
+                256 << 20
+            },
+            prefetch: Prefetch {
+                initial: chance.number(1, 32),
+                max: chance.number(4, 1000),
+            },
+            acknowledge: if chance.happens(150) {
+                Acknowledge::OnAccept
+            } else {
+                Acknowledge::AfterResult
+            },
+            guarantee: if chance.happens(150) {
+                Guarantee::AtMostOnce
+            } else {
+                Guarantee::AtLeastOnce
+            },
+            consumer_timeout: if knows_timeout {
+                consumer_timeout
+            } else {
+                Duration::from_secs(1800)
+            },
+            ..Settings::default()
+        };
+        let mut odds = Vec::new();
+        for (fault, _, _) in FAULTS {
+            let often = match fault {
+                Fault::Refusal | Fault::Start | Fault::Delete | Fault::Double => chance.number(0, 300),
+                Fault::Executor => chance.number(0, 150),
+                Fault::Kill => chance.number(0, 6),
+                Fault::Journal => {
+                    if chance.happens(150) {
+                        1
+                    } else {
+                        0
+                    }
+                }
+                Fault::Fence => chance.number(0, 2),
+                _ => chance.number(0, 8),
+            };
+            // Half of the faults are absent from any one world, so that each is also seen alone.
+            odds.push((fault, if chance.happens(500) { often } else { 0 }));
+        }
+        Self {
+            seed,
+            tasks: chance.number(1, 120),
+            trouble: Duration::from_secs(chance.range(30, 600)),
+            odds,
+            settings,
+            quorum: chance.happens(300),
+            consumer_timeout,
+            slots,
+            prefetch: chance.number(0, 3),
+            longest: chance.time(Duration::from_millis(50), Duration::from_secs(400)),
+            largest,
+            latency: chance.millis(1, 500),
+            consumer_delay: chance.millis(10, 20_000),
+            trace: false,
+        }
+    }
+
+    /// The odds of a fault.
+    #[must_use]
+    pub fn odds(&self, fault: Fault) -> u32 {
+        self.odds
+            .iter()
+            .find(|(known, _)| *known == fault)
+            .map_or(0, |(_, odds)| *odds)
+    }
+
+    /// Switches a fault off.
+    pub fn without(&mut self, fault: Fault) {
+        self.odds.retain(|(known, _)| *known != fault);
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "seed {}: {} tasks, {:?} of trouble:",
+            self.seed, self.tasks, self.trouble
+        )?;
+        for (fault, name, _) in FAULTS {
+            if self.odds(fault) > 0 {
+                write!(formatter, " {name} {}", self.odds(fault))?;
+            }
+        }
+        let settings = &self.settings;
+        write!(
+            formatter,
+            "; {:?} {:?}, {} retries, grace {:?}, {} slots + {}, blocks {}/{}/{}, held {} B, messages up to {} B, tasks up to {:?}, \
+             latency up to {:?}, consumer after {:?}, consumer timeout {:?}{}",
+            settings.acknowledge,
+            settings.guarantee,
+            settings.max_retries_on_system_failure,
+            settings.reconnect_grace,
+            self.slots,
+            self.prefetch,
+            settings.scaling.init_blocks,
+            settings.scaling.min_blocks,
+            settings.scaling.max_blocks,
+            settings.held_bytes,
+            self.largest,
+            self.longest,
+            self.latency,
+            self.consumer_delay,
+            self.consumer_timeout,
+            if self.quorum { ", quorum queue" } else { "" },
+        )
+    }
+}
