@@ -14,6 +14,9 @@ use crate::transitions::restart::Restart;
 use crate::transitions::window::{Depth, Window};
 use crate::{BlockId, ComposeFailure, EntryId, Event, Input, JournalRecord, Output, PublishId, Settings, TaskId, Time};
 
+/// How often what follows an input may follow from itself.
+const FOLLOW_UPS_MAX: u32 = 1000;
+
 /// The state machine of one user endpoint.
 pub struct Engine {
     pub(crate) settings: Settings,
@@ -161,6 +164,14 @@ impl Engine {
         }
         self.expire();
         self.follow_up();
+        // What follows may be due at once; that it is done at once needs no timer.
+        for _ in 0..FOLLOW_UPS_MAX {
+            if !self.timers.is_due(self.now) {
+                break;
+            }
+            self.expire();
+            self.follow_up();
+        }
     }
 
     /// The next thing to do; [`Output::Deadline`] or [`Output::Idle`] if there is nothing.

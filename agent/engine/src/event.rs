@@ -214,3 +214,39 @@ pub enum Event {
         tasks: usize,
     },
 }
+
+impl Event {
+    /// A static name, for counting.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::TaskAccepted { .. } => "task_accepted",
+            Self::TaskRedelivered { .. } => "task_redelivered",
+            Self::SettledTaskRedelivered { .. } => "settled_task_redelivered",
+            Self::TaskDispatched { .. } => "task_dispatched",
+            Self::TaskAdopted { .. } => "task_adopted",
+            Self::TaskStarted { .. } => "task_started",
+            Self::TaskFinished { .. } => "task_finished",
+            Self::TaskRetried { .. } => "task_retried",
+            Self::TaskFailed { .. } => "task_failed",
+            Self::TaskRunTwice { .. } => "task_run_twice",
+            Self::TaskRecalled { .. } => "task_recalled",
+            Self::TaskGivenBack { .. } => "task_given_back",
+            Self::DeliveryRefreshed { .. } => "delivery_refreshed",
+            Self::PublishFailed { .. } => "publish_failed",
+            Self::ResultConfirmed { .. } => "result_confirmed",
+            Self::TaskSettled { .. } => "task_settled",
+            Self::JournalFailed { .. } => "journal_failed",
+            Self::HeldBytesExceeded(_) => "held_bytes_exceeded",
+            Self::WorkerJoined { .. } => "worker_joined",
+            Self::WorkerSilent { .. } => "worker_silent",
+            Self::WorkerGivenUp { .. } => "worker_given_up",
+            Self::BlockStarting { .. } => "block_starting",
+            Self::BlockStartFailed { .. } => "block_start_failed",
+            Self::BlockDraining { .. } => "block_draining",
+            Self::BlockDeleting { .. } => "block_deleting",
+            Self::BlockEnded { .. } => "block_ended",
+            Self::RestartSettled { .. } => "restart_settled",
+        }
+    }
+}

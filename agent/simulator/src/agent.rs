@@ -139,7 +139,7 @@ impl World<'_> {
         self.after(latency, Happening::ToAgent { life, via, input });
     }
 
-    pub(crate) fn to_agent(&mut self, life: u64, via: Via, input: Input) {
+    pub(crate) fn agent_receives(&mut self, life: u64, via: Via, input: Input) {
         let arrives = match via {
             Via::Process => true,
             Via::Channel(epoch) => self.agent.channel == Some(epoch),
@@ -356,6 +356,7 @@ impl World<'_> {
     }
 
     fn observe_event(&mut self, event: &Event) {
+        self.mark(event.name());
         if let Event::WorkerGivenUp { block, .. } = event {
             let born = self.agent.born;
             let silent_since = self.machines.get(block).and_then(|machine| machine.silent_since);

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,8 @@ pub(crate) struct Broker {
     pub(crate) held_by_other: Option<waypost_engine::Time>,
     /// The results that were taken, in their order.
     pub(crate) results: BTreeMap<TaskId, Vec<Bytes>>,
+    /// The tasks of which a delivery was acknowledged.
+    pub(crate) acknowledged: BTreeSet<TaskId>,
     quorum: bool,
 }
 
@@ -71,6 +73,7 @@ impl Broker {
             publisher: None,
             held_by_other: None,
             results: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
             quorum,
         }
     }
@@ -242,6 +245,7 @@ impl World<'_> {
                     let task = open.message.task;
                     let has_result = self.broker.results.contains_key(&task);
                     let in_journal = self.agent.accepted.contains(&task);
+                    self.broker.acknowledged.insert(task);
                     self.checkers.acknowledged(task, has_result, in_journal);
                 }
             }

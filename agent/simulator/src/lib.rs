@@ -4,6 +4,11 @@
 //!
 //! [`Options::draw`] draws a world, [`run`] plays it, and the same options always play the same.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a world looks at what concerns it, and lets the rest pass"
+)]
+
 mod agent;
 mod broker;
 mod chance;
@@ -33,7 +38,7 @@ pub enum Verdict {
 }
 
 /// What there was to see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Report {
     /// How many things happened.
     pub steps: u64,
@@ -45,7 +50,12 @@ pub struct Report {
     pub blocks: usize,
     /// How often two faults at once left no choice but to run a task again, or to publish two results.
     pub excused: u64,
+    /// How often things happened that are worth knowing to have happened at all.
+    pub marks: Marks,
 }
+
+/// Counts by name.
+pub type Marks = std::collections::BTreeMap<&'static str, u64>;
 
 impl Verdict {
     /// The exit code of a process that saw this last.
@@ -72,6 +82,7 @@ pub fn run(options: &Options, prepare: &dyn Fn(&mut Engine)) -> Verdict {
             results: world.broker.results.values().map(Vec::len).sum(),
             blocks: world.machines.len(),
             excused: world.checkers.excused,
+            marks: std::mem::take(&mut world.marks),
         };
         match (world.checkers.violation, end) {
             (Some(what), _) => Verdict::Safety(what),

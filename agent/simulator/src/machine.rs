@@ -170,7 +170,12 @@ impl World<'_> {
             let latency = self.chance.millis(1, 15_000);
             self.input(latency, Via::Process, Input::WorkerLost { worker });
         }
-        let pause = self.chance.millis(1, 5_000);
+        let longest = if agent_sees {
+            Duration::from_secs(5)
+        } else {
+            self.options.redial_delay
+        };
+        let pause = self.chance.time(longest / 1000, longest);
         self.dial_after(block, pause);
     }
 
@@ -237,6 +242,23 @@ impl World<'_> {
         machine.result_credit = 0;
         machine.unsent = machine.held.keys().copied().collect();
         let draining = machine.draining;
+        let acknowledged = held
+            .iter()
+            .any(|held| held.state == HeldState::Finished && self.broker.acknowledged.contains(&held.task));
+        let holds = held
+            .iter()
+            .any(|held| matches!(held.state, HeldState::Running | HeldState::Finished));
+        let consuming = self.broker.channel.is_some();
+        if acknowledged {
+            self.mark("hello with a result whose task is acknowledged");
+        }
+        if holds {
+            self.mark(if consuming {
+                "redelivery before redial"
+            } else {
+                "redial before redelivery"
+            });
+        }
         self.agent.links.insert(worker, block);
         self.tell_agent(
             block,
@@ -274,7 +296,7 @@ impl World<'_> {
         );
     }
 
-    pub(crate) fn to_worker(&mut self, block: BlockId, worker: WorkerId, message: ToWorker) {
+    pub(crate) fn worker_receives(&mut self, block: BlockId, worker: WorkerId, message: ToWorker) {
         let Some(machine) = self.machines.get_mut(&block) else {
             return;
         };

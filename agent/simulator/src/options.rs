@@ -100,6 +100,10 @@ pub struct Options {
     pub latency: Duration,
     /// How long the agent takes to consume after its start: more than the workers take to redial, or less.
     pub consumer_delay: Duration,
+    /// How long workers take to redial a new life of the agent.
+    pub redial_delay: Duration,
+    /// All tasks are submitted within this time.
+    pub submitted_within: Duration,
     /// Print every input and output.
     pub trace: bool,
 }
@@ -182,10 +186,13 @@ impl Options {
             // Half of the faults are absent from any one world, so that each is also seen alone.
             odds.push((fault, if chance.happens(500) { often } else { 0 }));
         }
+        let trouble = Duration::from_secs(chance.range(30, 600));
         Self {
             seed,
+            trouble,
+            submitted_within: trouble.mul_f64(chance.range(1, 100) as f64 / 100.0),
+            redial_delay: chance.millis(10, 20_000),
             tasks: chance.number(1, 120),
-            trouble: Duration::from_secs(chance.range(30, 600)),
             odds,
             settings,
             quorum: chance.happens(300),
@@ -231,7 +238,7 @@ impl fmt::Display for Options {
         write!(
             formatter,
             "; {:?} {:?}, {} retries, grace {:?}, {} slots + {}, blocks {}/{}/{}, held {} B, messages up to {} B, tasks up to {:?}, \
-             latency up to {:?}, consumer after {:?}, consumer timeout {:?}{}",
+             latency up to {:?}, consumer after {:?}, redial after {:?}, consumer timeout {:?}{}",
             settings.acknowledge,
             settings.guarantee,
             settings.max_retries_on_system_failure,
@@ -246,6 +253,7 @@ impl fmt::Display for Options {
             self.longest,
             self.latency,
             self.consumer_delay,
+            self.redial_delay,
             self.consumer_timeout,
             if self.quorum { ", quorum queue" } else { "" },
         )

@@ -114,6 +114,7 @@ pub(crate) struct World<'a> {
     pub(crate) checkers: Checkers,
     pub(crate) healed: bool,
     pub(crate) steps: u64,
+    pub(crate) marks: crate::Marks,
 }
 
 /// When the world begins.
@@ -137,6 +138,7 @@ impl<'a> World<'a> {
             checkers: Checkers::default(),
             healed: false,
             steps: 0,
+            marks: crate::Marks::new(),
         };
         world.plan();
         world
@@ -158,7 +160,7 @@ impl<'a> World<'a> {
                 runs: 0,
             };
             self.facts.insert(task, facts);
-            let at = self.some_time(trouble);
+            let at = self.some_time(self.options.submitted_within);
             self.at(at, Happening::Submit(task));
             if self.chance.happens(self.options.odds(Fault::Double)) {
                 let at = self.some_time(trouble);
@@ -193,6 +195,11 @@ impl<'a> World<'a> {
 
     pub(crate) fn after(&mut self, pause: Duration, happening: Happening) {
         self.at(self.now + pause, happening);
+    }
+
+    /// Something worth knowing happened.
+    pub(crate) fn mark(&mut self, what: &'static str) {
+        *self.marks.entry(what).or_default() += 1;
     }
 
     /// How long a message takes.
@@ -280,7 +287,7 @@ impl<'a> World<'a> {
             Happening::ConnectConsumer { life } => self.connect_consumer(life),
             Happening::ConnectPublisher { life } => self.connect_publisher(life),
             Happening::Wake { life } => self.wake(life),
-            Happening::ToAgent { life, via, input } => self.to_agent(life, via, input),
+            Happening::ToAgent { life, via, input } => self.agent_receives(life, via, input),
             Happening::ToBroker { channel, what } => self.use_channel(channel, what),
             Happening::Publish {
                 publisher,
@@ -291,7 +298,7 @@ impl<'a> World<'a> {
             Happening::ConsumerTimeout { channel, tag } => self.consumer_timeout(channel, tag),
             Happening::BrokerBack => self.broker.up = true,
             Happening::JournalBack => self.agent.journal_fails = false,
-            Happening::ToWorker { block, worker, message } => self.to_worker(block, worker, message),
+            Happening::ToWorker { block, worker, message } => self.worker_receives(block, worker, message),
             Happening::Dial { block, dial } => self.dial(block, dial),
             Happening::ExecutorEnds { block, run } => self.executor_ends(block, run),
             Happening::BlockCreated { block, ready_in } => self.block_created(block, ready_in),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::state::map::TaskMap;
-use crate::{BlockId, DeliveryTag, EntryId, FunctionId, PublishId, Slot, TaskId, Time};
+use crate::{BlockId, DeliveryTag, EntryId, FunctionId, PublishId, Slot, TaskId, Time, WorkerId};
 
 /// One task that is in hand.
 #[derive(Debug)]
@@ -47,7 +47,11 @@ pub(crate) enum State {
     /// The queue.
     Waiting,
     /// A block, once its start stands in the journal (at-most-once only).
-    Reserved { block: BlockId, entry: EntryId },
+    Reserved {
+        block: BlockId,
+        worker: WorkerId,
+        entry: EntryId,
+    },
     /// A block.
     Given(Given),
     /// Nobody needs to run it any more: this is its result.

@@ -68,6 +68,10 @@ impl Timers {
         self.order.first().map(|&(at, timer)| (at, timer.reason()))
     }
 
+    pub(crate) fn is_due(&self, now: Time) -> bool {
+        self.order.first().is_some_and(|&(at, _)| at <= now)
+    }
+
     /// Takes the earliest one that is due.
     pub(crate) fn expire(&mut self, now: Time) -> Option<Timer> {
         let &(at, timer) = self.order.first()?;

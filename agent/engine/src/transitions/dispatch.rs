@@ -22,8 +22,12 @@ impl crate::Engine {
                     block.recalled -= u32::from(given.recalled);
                 });
             }
-            Some(&State::Reserved { block, .. }) => {
-                self.blocks.change(block, now, |block| block.given.remove(&id));
+            Some(&State::Reserved { block, worker, .. }) => {
+                self.blocks.change(block, now, |block| {
+                    block.given.remove(&id);
+                    // Its credit was not used, unless that was another session's.
+                    block.credit += u32::from(block.worker == Some(worker) && !block.draining);
+                });
             }
             Some(State::Done(done)) => {
                 if let Some(block) = done.block {
@@ -70,10 +74,19 @@ impl crate::Engine {
                         at: self.now,
                     };
                     let entry = self.journal(record, Pending::Reserved(id));
-                    self.move_task(id, State::Reserved { block, entry });
+                    let Some(worker) = self.blocks.get(block).and_then(|block| block.worker) else {
+                        return;
+                    };
+                    self.use_credit(block);
+                    self.move_task(id, State::Reserved { block, worker, entry });
                 }
             }
         }
+    }
+
+    fn use_credit(&mut self, block: BlockId) {
+        self.blocks
+            .change(block, self.now, |block| block.credit = block.credit.saturating_sub(1));
     }
 
     fn choose_block(&self) -> Option<BlockId> {
@@ -92,23 +105,20 @@ impl crate::Engine {
         (may_queue || !preference.queues).then_some(preference.block)
     }
 
-    /// Sends a task whose start stands in the journal, if its block is still there to take it.
-    pub(crate) fn send_reserved(&mut self, id: TaskId, block: BlockId) {
-        if self
-            .blocks
-            .get(block)
-            .is_some_and(|block| block.phase == Phase::Up && block.worker.is_some())
-        {
-            self.send(id, block);
-            // From here on it may have begun, whatever is heard of it.
-            let now = self.now;
-            if let Some(given) = self.tasks.given_mut(id) {
-                given.begun = Some((None, now));
-            }
-            self.drop_needless_body(id);
-        } else {
+    /// Sends a task whose start stands in the journal, if the worker that asked for it is still there to take it.
+    pub(crate) fn send_reserved(&mut self, id: TaskId, id_of_block: BlockId, worker: WorkerId) {
+        let block = self.blocks.get(id_of_block);
+        if !block.is_some_and(|block| block.phase == Phase::Up && !block.draining && block.worker == Some(worker)) {
             self.requeue(id);
+            return;
         }
+        self.send(id, id_of_block);
+        // From here on it may have begun, whatever is heard of it.
+        let now = self.now;
+        if let Some(given) = self.tasks.given_mut(id) {
+            given.begun = Some((None, now));
+        }
+        self.drop_needless_body(id);
     }
 
     fn send(&mut self, id: TaskId, block: BlockId) {

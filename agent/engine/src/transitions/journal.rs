@@ -85,14 +85,19 @@ impl Engine {
 
     fn on_reserved_journalled(&mut self, id: TaskId, entry: EntryId, written: bool) {
         let Some(task) = self.tasks.get(id) else { return };
-        let State::Reserved { block, entry: reserved } = task.state else {
+        let State::Reserved {
+            block,
+            worker,
+            entry: reserved,
+        } = task.state
+        else {
             return;
         };
         if reserved != entry {
             return;
         }
         if written {
-            self.send_reserved(id, block);
+            self.send_reserved(id, block, worker);
         } else {
             // It may have begun at most once only if that can be remembered.
             self.fail(id, Cause::JournalFailed, None, None);

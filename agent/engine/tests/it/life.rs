@@ -500,3 +500,29 @@ fn at_most_once_does_not_run_what_it_could_not_remember() {
     it.journal_fails();
     it.expect(["journal failed 7"]);
 }
+
+#[test]
+fn credit_that_was_reserved_for_a_task_that_was_not_sent_is_there_for_the_next() {
+    let mut it = Recorder::started(Settings {
+        guarantee: Guarantee::AtMostOnce,
+        ..settings()
+    });
+    it.worker(1, block(0), 1);
+    it.deliver(7);
+    it.deliver(8);
+    it.expect(["journal start 0 of 7 in 2-0"]);
+    it.journal_fails();
+    it.expect(["journal failed 7", "journal start 0 of 8 in 2-0"]);
+    it.lose_worker(1);
+    it.hello(2, block(0), 1, &[]);
+    it.expect([]);
+    it.journalled();
+    it.expect(["publish 7: JournalFailed after 0"]);
+    it.credit(2, 1);
+    it.expect(["journal start 0 of 8 in 2-0"]);
+    it.give(Input::WorkerDraining {
+        worker: waypost_engine::WorkerId(2),
+    });
+    it.journalled();
+    it.expect([]);
+}
