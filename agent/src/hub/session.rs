@@ -113,7 +113,6 @@ async fn serve(
                 for message in batch.drain(..) {
                     match translate::to_worker(message) {
                         Translated::Message(message) => writer.push(&message)?,
-                        Translated::Nothing => {}
                         Translated::Close => {
                             let _ = timeout(HELLO_PATIENCE, writer.close()).await;
                             return Ok("another agent has taken over".to_owned());

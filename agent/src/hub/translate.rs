@@ -69,7 +69,7 @@ pub(super) fn to_engine(worker: WorkerId, message: ToAgent) -> Option<Input> {
             attempt,
             reason: match reason {
                 Refusal::Draining => RefusalReason::Draining,
-                Refusal::Cancelled | Refusal::Busy => RefusalReason::Recalled,
+                Refusal::Recalled | Refusal::Cancelled | Refusal::Busy => RefusalReason::Recalled,
                 Refusal::NoCredit => RefusalReason::NoCredit,
                 Refusal::Duplicate => RefusalReason::Duplicate,
             },
@@ -102,8 +102,6 @@ fn executor_end(failure: Failure) -> ExecutorEnd {
 pub(super) enum Translated {
     /// Send this.
     Message(ToWorker),
-    /// The link has no word for it, and it may be left out.
-    Nothing,
     /// End the session.
     Close,
 }
@@ -134,7 +132,8 @@ pub(super) fn to_worker(message: waypost_engine::ToWorker) -> Translated {
         Said::Drain => ToWorker::Drain {
             grace_ms: DRAIN_GRACE_MS,
         },
-        Said::Recall { .. } | Said::Forget { .. } => return Translated::Nothing,
+        Said::Recall { task, attempt } => ToWorker::Recall { task: task.0, attempt },
+        Said::Forget { task, attempt } => ToWorker::Forget { task: task.0, attempt },
         Said::Close => return Translated::Close,
     })
 }

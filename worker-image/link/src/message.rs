@@ -128,6 +128,21 @@ pub enum ToWorker {
         /// The attempt that is meant.
         attempt: u32,
     },
+    /// Give a task back if it has not begun: the answer is `Refused` with [`Refusal::Recalled`]. If it has, or is not
+    /// there, nothing is answered.
+    Recall {
+        /// The task.
+        task: Uuid,
+        /// The attempt that is meant.
+        attempt: u32,
+    },
+    /// Drop what is kept of a task's attempt and remember nothing of it: it is tried again, or nobody wants it.
+    Forget {
+        /// The task.
+        task: Uuid,
+        /// The attempt that is meant.
+        attempt: u32,
+    },
     /// The results of these tasks are safe: the worker may forget them, and keeps the bare ids for an hour.
     Settled {
         /// The tasks.
@@ -277,8 +292,10 @@ pub enum Refusal {
     Duplicate,
     /// The agent sent more than it was asked for.
     NoCredit,
-    /// Every slot is busy for long, so the task is better run elsewhere or asked for again later.
+    /// No process can be made for it now: it is better run elsewhere, or later.
     Busy,
+    /// The agent recalled it before it began.
+    Recalled,
 }
 
 /// Why an agent does not take a worker.
@@ -406,6 +423,8 @@ impl Message for ToWorker {
             Self::Welcome { .. }
             | Self::Refused { .. }
             | Self::Cancel { .. }
+            | Self::Recall { .. }
+            | Self::Forget { .. }
             | Self::ResultCredit { .. }
             | Self::Drain { .. }
             | Self::Heartbeat => Bytes::new(),
@@ -423,6 +442,8 @@ impl Message for ToWorker {
             Self::Welcome { .. }
             | Self::Refused { .. }
             | Self::Cancel { .. }
+            | Self::Recall { .. }
+            | Self::Forget { .. }
             | Self::ResultCredit { .. }
             | Self::Drain { .. }
             | Self::Heartbeat => must_be_empty(&payload)?,

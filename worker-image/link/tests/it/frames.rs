@@ -83,6 +83,8 @@ fn to_worker() -> impl Strategy<Value = ToWorker> {
             }
         ),
         (task.clone(), any::<u32>()).prop_map(|(task, attempt)| ToWorker::Cancel { task, attempt }),
+        (task.clone(), any::<u32>()).prop_map(|(task, attempt)| ToWorker::Recall { task, attempt }),
+        (task.clone(), any::<u32>()).prop_map(|(task, attempt)| ToWorker::Forget { task, attempt }),
         prop::collection::vec(task, 0..100).prop_map(|tasks| ToWorker::Settled { tasks }),
         any::<u64>().prop_map(|bytes| ToWorker::ResultCredit { bytes }),
         any::<u64>().prop_map(|grace_ms| ToWorker::Drain { grace_ms }),

@@ -8,7 +8,7 @@ use waypost_link::{Cause, Refusal, ToAgent, ToWorker};
 use super::slot::SlotState;
 use super::{
     Action, Connection, Drain, EARLY_CANCELS_MAX, END_DELAY, Ending, Event, MEMORY_THRESHOLD_PERCENT, Machine,
-    Progress, START_FAILURES_MAX, SlotMemory, TIMEOUT_GRACE, Task, Time, WAIT_MAX, Waiting, size,
+    Progress, START_FAILURES_MAX, SlotMemory, TIMEOUT_GRACE, Task, Time, Waiting, size,
 };
 
 /// What of the limit is left to the supervisor and the warm process, in bytes.
@@ -108,11 +108,12 @@ impl Machine {
                     attempt,
                     serializers: result_serializers,
                     body,
-                    since: now,
                 },
                 now,
             ),
             ToWorker::Cancel { task, attempt } => self.cancel(task, attempt),
+            ToWorker::Recall { task, attempt } => self.recall(task, attempt),
+            ToWorker::Forget { task, attempt } => self.forget(task, attempt),
             ToWorker::Settled { tasks } => {
                 for task in tasks {
                     self.settled(now, task);
@@ -174,8 +175,7 @@ impl Machine {
         }
         match entry.progress {
             Progress::Waiting => {
-                self.waiting.retain(|waiting| waiting.task != task);
-                self.tasks.remove(&task);
+                self.drop_waiting(task);
                 self.refuse(task, attempt, Refusal::Cancelled);
             }
             Progress::Running => {
@@ -187,23 +187,46 @@ impl Machine {
         }
     }
 
+    fn recall(&mut self, task: Uuid, attempt: u32) {
+        let waits = |entry: &Task| entry.attempt == attempt && matches!(entry.progress, Progress::Waiting);
+        if self.tasks.get(&task).is_some_and(waits) {
+            self.drop_waiting(task);
+            self.refuse(task, attempt, Refusal::Recalled);
+        }
+    }
+
+    fn forget(&mut self, task: Uuid, attempt: u32) {
+        let Some(entry) = self.tasks.get(&task).filter(|entry| entry.attempt == attempt) else {
+            return;
+        };
+        match entry.progress {
+            Progress::Finished(place) => self.drop_result(task, place),
+            Progress::Waiting => self.drop_waiting(task),
+            Progress::Running => self.cancel(task, attempt),
+        }
+    }
+
+    fn drop_waiting(&mut self, task: Uuid) {
+        self.waiting.retain(|waiting| waiting.task != task);
+        self.tasks.remove(&task);
+    }
+
+    fn drop_result(&mut self, task: Uuid, place: u64) {
+        if let Some(result) = self.results.remove(&place) {
+            self.results_bytes -= size(&result);
+        }
+        self.tasks.remove(&task);
+    }
+
     fn settled(&mut self, now: Time, task: Uuid) {
         self.settled.add(task, now);
         let Some(entry) = self.tasks.get(&task) else {
             return;
         };
         match entry.progress {
-            Progress::Finished(place) => {
-                if let Some(result) = self.results.remove(&place) {
-                    self.results_bytes -= size(&result);
-                }
-                self.tasks.remove(&task);
-            }
+            Progress::Finished(place) => self.drop_result(task, place),
             // Its result came from elsewhere, so nobody waits for this one.
-            Progress::Waiting => {
-                self.waiting.retain(|waiting| waiting.task != task);
-                self.tasks.remove(&task);
-            }
+            Progress::Waiting => self.drop_waiting(task),
             Progress::Running => {
                 if let Some(slot) = self.slot_with(task) {
                     self.doom(slot, Cause::Cancelled);
@@ -321,16 +344,6 @@ impl Machine {
             if self.slots[slot as usize].end_due.is_some_and(|due| due <= now) {
                 self.doom(slot, Cause::LostChannel);
             }
-        }
-        // Only to an agent that can be told; otherwise the next hello names it as waiting.
-        while self.connection.is_some()
-            && self.waiting.front().is_some_and(|first| now >= first.since + WAIT_MAX)
-            && let Some(waiting) = self.waiting.pop_front()
-        {
-            self.tasks.remove(&waiting.task);
-            self.appetite
-                .learn(u64::try_from(WAIT_MAX.as_nanos()).unwrap_or(u64::MAX));
-            self.refuse(waiting.task, waiting.attempt, Refusal::Busy);
         }
     }
 

@@ -28,8 +28,6 @@ pub(crate) type Time = Duration;
 
 /// How long a task that goes on after `GC_TASK_TIMEOUT` was raised in it is borne.
 const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
-/// How long a task waits behind busy slots before it is given back to the agent.
-const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long results that are not settled are waited for after the grace of a drain.
 const FLUSH_GRACE: Duration = Duration::from_secs(5);
 /// A process closes its channel a little before its end is told. If the end is not told within this time it has closed
@@ -141,7 +139,6 @@ struct Waiting {
     attempt: u32,
     serializers: Vec<String>,
     body: Bytes,
-    since: Time,
 }
 
 /// How far a task is here.
@@ -293,16 +290,11 @@ impl Machine {
                 .map(|timeout| *since + timeout + TIMEOUT_GRACE),
             SlotState::Busy { .. } | SlotState::Idle | SlotState::Leaving => None,
         });
-        let waiting = self
-            .waiting
-            .front()
-            .filter(|_| self.connection.is_some())
-            .map(|first| first.since + WAIT_MAX);
         let drain = self
             .drain
             .as_ref()
             .map(|drain| drain.flush_until.unwrap_or(drain.deadline));
-        ends.chain(slots).chain(waiting).chain(drain).min()
+        ends.chain(slots).chain(drain).min()
     }
 
     fn finish(&mut self, now: Time, task: Uuid, result: ToAgent) {

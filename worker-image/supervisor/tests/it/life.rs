@@ -33,24 +33,77 @@ async fn short_tasks_are_fetched_ahead_and_long_ones_are_not() {
         session.result(&buffers[0]).await;
     }
     session.wait_for_credit(10).await;
+    // A long one empties what was asked for, and no more than one is asked for after it.
     session.result(&buffers[1]).await;
-    // What was asked for stays asked for; it is not asked for again once it is used up.
+    let mut given = Vec::new();
     while session.credit > 1 {
-        session.run(Uuid::new_v4(), &buffers[1]).await;
+        let task = Uuid::new_v4();
+        session.run(task, &buffers[1]).await;
+        given.push(task);
     }
-    let mut finished = 0;
-    let mut refused = 0;
-    while finished < 3 {
+    // Those that have not begun can be had back.
+    for task in &given {
+        session
+            .say(ToWorker::Recall {
+                task: *task,
+                attempt: 0,
+            })
+            .await;
+    }
+    let (mut finished, mut recalled) = (0, 0);
+    while finished + recalled < given.len() {
         match session.hear().await {
             ToAgent::Finished { .. } => finished += 1,
-            ToAgent::Refused {
-                reason: Refusal::Busy, ..
-            } => refused += 1,
+            ToAgent::Refused { reason, .. } => {
+                assert_eq!(reason, Refusal::Recalled);
+                recalled += 1;
+            }
             _ => {}
         }
     }
-    assert!(refused > 0, "tasks that wait long are given back");
+    assert!(
+        recalled > 5 && (1..=2).contains(&finished),
+        "{recalled} were given back, {finished} ran"
+    );
+    assert!(session.hear_within(SILENCE).await.is_none());
     assert!(session.credit <= 2, "{} more were asked for", session.credit);
+}
+
+#[tokio::test]
+async fn a_forgotten_result_is_not_repeated_and_the_task_can_be_run_again() {
+    let agent = Agent::unix();
+    let _worker = agent.start(&[]);
+    let mut session = agent.welcome().await;
+    let buffer = call("add", json!([1, 2]));
+    let task = Uuid::new_v4();
+    session.run(task, &buffer).await;
+    session.result_of(task).await;
+    session.say(ToWorker::Forget { task, attempt: 0 }).await;
+    session.wait_for_credit(1).await;
+    session
+        .say(ToWorker::Run {
+            task,
+            attempt: 1,
+            result_serializers: Vec::new(),
+            body: message(task, &buffer),
+        })
+        .await;
+    let ToAgent::Started { attempt: 1, .. } = session.hear().await else {
+        panic!("it starts again")
+    };
+    session.result_of(task).await;
+    session.say(ToWorker::Forget { task, attempt: 1 }).await;
+    // The two messages were handled once the next task is done.
+    let next = Uuid::new_v4();
+    session.run(next, &buffer).await;
+    session.result_of(next).await;
+    drop(session);
+    let session = agent.welcome().await;
+    assert!(session.hello.settled.is_empty());
+    assert_eq!(
+        session.hello.held.iter().map(|held| held.task).collect::<Vec<_>>(),
+        [next]
+    );
 }
 
 #[tokio::test]
@@ -238,7 +291,9 @@ async fn sigterm_finishes_what_runs_refuses_the_rest_and_ends_with_0() {
     session.wait_for_credit(3).await;
     let (runs, waits, late) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
     session.run(runs, &buffers[1]).await;
+    while !matches!(session.hear().await, ToAgent::Started { task, .. } if task == runs) {}
     session.run(waits, &buffers[0]).await;
+    // A task that comes after the signal is refused as well, so it matters not which is handled first.
     worker.signal(Signal::SIGTERM);
     let (mut draining, mut refused) = (false, false);
     while !(draining && refused) {

@@ -1,10 +1,19 @@
-"""Packs the tasks that the worker's tests run, with the real serializer: prints ``{name: task_buffer}`` as JSON."""
+"""Packs the tasks that the worker's tests run, with the real serializer: prints ``{name: task_buffer}`` as JSON.
+With ``unpack``: prints the value of a result as JSON."""
 
 import json
+import pathlib
 import sys
 
-from globus_compute_sdk import ShellFunction
-from globus_compute_sdk.serialize import ComputeSerializer
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3] / "python"))
+
+from waypost_executor import package  # noqa: E402
+
+# The serializer without the web client: a second less for each test.
+package.install()
+
+from globus_compute_sdk.sdk.shell_function import ShellFunction  # noqa: E402
+from globus_compute_sdk.serialize import ComputeSerializer  # noqa: E402
 
 
 def add(x, y):
@@ -152,6 +161,9 @@ def use_package():
 
 
 serializer = ComputeSerializer()
+if sys.argv[1:] == ["unpack"]:
+    json.dump(serializer.deserialize(sys.stdin.read()), sys.stdout)
+    sys.exit()
 # Tasks name their arguments themselves, so one line per task comes in: [name, function, args, kwargs].
 buffers = {}
 for name, function, arguments, keywords in json.load(sys.stdin):

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tasks.py");
+
 /// The Python with the SDK.
 pub(crate) fn python() -> String {
     std::env::var("WAYPOST_TEST_PYTHON").expect(
@@ -27,7 +29,7 @@ pub(crate) fn pack(calls: &[(&str, &str, Value)]) -> Vec<String> {
         .map(|(number, (_, function, arguments))| json!([number.to_string(), function, arguments, {}]))
         .collect();
     let mut child = Command::new(python())
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/tasks.py"))
+        .arg(SCRIPT)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -67,11 +69,7 @@ pub(crate) fn returned(body: &[u8]) -> Value {
     let result = result(body);
     assert_eq!(result["error_details"], Value::Null, "{result:#}");
     let mut child = Command::new(python())
-        .args([
-            "-c",
-            "import sys, json\nfrom globus_compute_sdk.serialize import ComputeSerializer\n\
-             json.dump(ComputeSerializer().deserialize(sys.stdin.read()), sys.stdout)",
-        ])
+        .args([SCRIPT, "unpack"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
