@@ -76,9 +76,12 @@ fn remove_user_endpoints(base: &Path, id: Option<uuid::Uuid>) {
 fn delete_remote(config: Option<&BaseConfig>, id: uuid::Uuid) -> Result<(), CliError> {
     let session = Session::open(config, Arc::new(Metrics::new()))?;
     on_a_runtime(async {
-        session.service.delete(id).await.map_err(|error| match error {
-            ServiceError::Refused { .. } => CliError::said(error.to_string(), exit_code::UNAVAILABLE),
-            error => CliError::from(error),
+        session.service.delete(id).await.map_err(|error| {
+            if matches!(error, ServiceError::Refused { .. }) {
+                CliError::said(error.to_string(), exit_code::UNAVAILABLE)
+            } else {
+                CliError::from(error)
+            }
         })
     })
 }

@@ -66,9 +66,10 @@ pub enum CliError {
 
 impl From<ServiceError> for CliError {
     fn from(error: ServiceError) -> Self {
-        match error {
-            ServiceError::Auth(error) => Self::Auth(error),
-            other => Self::Service(other),
+        if let ServiceError::Auth(error) = error {
+            Self::Auth(error)
+        } else {
+            Self::Service(error)
         }
     }
 }

@@ -1,5 +1,10 @@
 //! Reads typed values out of a YAML mapping and collects every problem with the path of the key that has it.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a value that is not of the type wanted is a problem, whatever it is"
+)]
+
 use std::fmt;
 use std::time::Duration;
 

@@ -4,6 +4,11 @@
 //! ninety, `1e3` is text, `<<` merges, and of two equal keys the last one counts. The parser is a library's; only the
 //! meaning of scalars and keys is decided here. `tests/compatibility/yaml_scalars.json` holds what PyYAML says.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what is not expected at a place is refused, whatever it is"
+)]
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::LazyLock;

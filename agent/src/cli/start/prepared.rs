@@ -89,18 +89,11 @@ impl Prepared {
 
     /// Registers: a new endpoint, or `known` once more.
     pub(super) async fn register(&self, known: Option<Uuid>) -> Result<Registered, CliError> {
-        let spoken = match self.configuration {
-            Configuration::Template(_) => TEMPLATE_PROTOCOL_VERSION,
-            Configuration::Direct(_) => DIRECT_PROTOCOL_VERSION,
-        };
         self.session
             .service
-            .check_version(spoken)
+            .check_version(self.protocol_version())
             .await
-            .map_err(|error| match error {
-                error @ ServiceError::Unreachable { .. } => unreachable(&error),
-                error => CliError::from(error),
-            })?;
+            .map_err(explain)?;
         let registration = Registration {
             name: &self.name,
             configuration: &self.configuration,
@@ -114,13 +107,11 @@ impl Prepared {
             .service
             .register(known, &registration)
             .await
-            .map_err(|error| match error {
-                ServiceError::Refused { ref body, .. } => {
+            .map_err(|error| {
+                if let ServiceError::Refused { body, .. } = &error {
                     complain(&format!("Endpoint registration blocked.  [{body}]"));
-                    CliError::from(error)
                 }
-                error @ ServiceError::Unreachable { .. } => unreachable(&error),
-                error => CliError::from(error),
+                explain(error)
             })?;
         reply.usable(&self.configuration).map_err(|missing| {
             CliError::said(
@@ -159,7 +150,10 @@ impl Prepared {
     }
 }
 
-fn unreachable(error: &ServiceError) -> CliError {
+fn explain(error: ServiceError) -> CliError {
+    if !matches!(error, ServiceError::Unreachable { .. }) {
+        return CliError::from(error);
+    }
     CliError::said(
         format!(
             "endpoint is unable to reach the Globus Compute service due to a network error.\nPlease ensure the Globus \
