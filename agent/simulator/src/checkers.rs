@@ -95,14 +95,19 @@ impl Checkers {
             ));
         }
         let mut complaint = None;
+        let unrecorded = self.unrecorded.contains(&task);
         for run in self.runs.entry(task).or_default() {
             let given_up = self.given_up.get(&run.block).is_some_and(|at| *at >= run.began);
             let over = match run.end {
                 RunEnd::Running | RunEnd::Finished => given_up,
                 RunEnd::Died | RunEnd::Cancelled | RunEnd::Lost => true,
             };
-            let counted = !run.recorded || run.attempt < attempt || self.unrecorded.contains(&task);
+            let counted = !run.recorded || run.attempt < attempt || unrecorded;
             if !over {
+                if unrecorded {
+                    self.excused += 1;
+                    continue;
+                }
                 complaint = Some(format!(
                     "task {task} is begun in block {block} while its run {} in block {} is {:?} and was not given up",
                     run.number, run.block, run.end

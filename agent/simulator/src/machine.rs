@@ -79,11 +79,15 @@ impl World<'_> {
         if created {
             let slow = if wrong { 300_000 } else { 5_000 };
             let (created_in, ready_in) = (self.latency(), self.chance.millis(10, slow));
+            self.creating.insert(block);
             self.after(created_in, Happening::BlockCreated { block, ready_in });
         }
     }
 
     pub(crate) fn block_created(&mut self, block: BlockId, ready_in: Duration) {
+        if !self.creating.remove(&block) {
+            return;
+        }
         let machine = Machine {
             exists: true,
             silent_since: Some(self.now),
@@ -114,7 +118,12 @@ impl World<'_> {
         self.input(latency, Via::Process, Input::BlockDeleted { block, done: !wrong });
         if !wrong || self.chance.happens(500) {
             let latency = self.latency();
-            if self.machines.get(&block).is_some_and(|machine| machine.exists) {
+            if self.creating.remove(&block) {
+                self.observe(
+                    block,
+                    BlockState::Ended(BlockEnd::new(BlockEndKind::Deleted, "never made")),
+                );
+            } else if self.machines.get(&block).is_some_and(|machine| machine.exists) {
                 self.after(
                     latency,
                     Happening::BlockDies {
@@ -164,6 +173,8 @@ impl World<'_> {
         let Some(worker) = machine.session.take() else { return };
         machine.silent_since = Some(now);
         machine.redials = 0;
+        // What has not begun may be given to others while nobody hears of it.
+        machine.queue.clear();
         self.trace(|| format!("the link of block {block} (w{worker}) breaks"));
         self.agent.links.remove(&worker);
         if agent_sees {
@@ -175,7 +186,10 @@ impl World<'_> {
         } else {
             self.options.redial_delay
         };
-        let pause = self.chance.time(longest / 1000, longest);
+        let pause = self
+            .chance
+            .time(longest / 1000, longest)
+            .max(Duration::from_millis(if agent_sees { 1 } else { 50 }));
         self.dial_after(block, pause);
     }
 

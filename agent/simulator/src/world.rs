@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -110,6 +110,8 @@ pub(crate) struct World<'a> {
     pub(crate) agent: Agent,
     pub(crate) broker: Broker,
     pub(crate) machines: BTreeMap<BlockId, Machine>,
+    /// Blocks that the platform will make.
+    pub(crate) creating: BTreeSet<BlockId>,
     pub(crate) facts: BTreeMap<TaskId, Facts>,
     pub(crate) checkers: Checkers,
     pub(crate) healed: bool,
@@ -134,6 +136,7 @@ impl<'a> World<'a> {
             agent: Agent::default(),
             broker: Broker::new(options.quorum),
             machines: BTreeMap::new(),
+            creating: BTreeSet::new(),
             facts: BTreeMap::new(),
             checkers: Checkers::default(),
             healed: false,

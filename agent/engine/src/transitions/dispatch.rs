@@ -1,5 +1,5 @@
 use crate::mutation::Mutation;
-use crate::state::block::Phase;
+use crate::state::block::{Block, Phase};
 use crate::state::task::{Given, State};
 use crate::transitions::journal::Pending;
 use crate::{BlockId, Event, Guarantee, JournalRecord, Output, TaskId, ToWorker, WorkerId};
@@ -90,14 +90,13 @@ impl crate::Engine {
     }
 
     fn choose_block(&self) -> Option<BlockId> {
-        if self.mutated(Mutation::IgnoreCredit) || self.mutated(Mutation::DispatchToDraining) {
-            let draining_too = self.mutated(Mutation::DispatchToDraining);
-            return self.blocks.iter().find_map(|(id, block)| {
-                let room = block.credit > 0 || !draining_too && block.given.len() < 64;
-                let open =
-                    !block.draining && block.phase == Phase::Up || draining_too && block.phase != Phase::Deleting;
-                (block.worker.is_some() && room && open).then_some(id)
-            });
+        if self.mutated(Mutation::IgnoreCredit) {
+            let up = |block: &Block| block.phase == Phase::Up && !block.draining && block.worker.is_some();
+            return self
+                .blocks
+                .iter()
+                .find(|(_, block)| up(block) && block.given.len() < 64)
+                .map(|(id, _)| id);
         }
         let preference = self.blocks.preferred()?;
         // What may begin only once never waits behind another task, for it could not be had back.

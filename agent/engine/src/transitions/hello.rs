@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use crate::mutation::Mutation;
 use crate::state::block::{Block, Phase};
 use crate::state::task::State;
 use crate::state::timers::Timer;
@@ -119,12 +120,31 @@ impl crate::Engine {
                 self.cancel_second(worker, block, held);
                 false
             }
-            // An attempt before the present one that is over for us; but nobody else has begun the task.
+            Some((State::Held | State::Waiting, _)) | None if self.was_begun_later(id, attempt) => {
+                if held.state == HeldState::Finished {
+                    self.event(Event::TaskRunTwice { task: id, block });
+                    self.tell(worker, ToWorker::Forget { task: id, attempt });
+                } else {
+                    self.cancel_second(worker, block, held);
+                }
+                false
+            }
+            // Perhaps it was given up; but nobody else has begun it since.
             Some((State::Held | State::Waiting, _)) | None => {
                 self.adopt(id, block, attempt, begun);
                 true
             }
         }
+    }
+
+    /// Whether a later attempt than this one was begun somewhere: its result may be the one that was published.
+    fn was_begun_later(&self, id: TaskId, attempt: u32) -> bool {
+        let latest = match self.tasks.get(id) {
+            None => self.starts.get(&id).copied(),
+            Some(task) if task.interrupted => Some(task.failures),
+            Some(task) => task.failures.checked_sub(1),
+        };
+        latest.is_some_and(|latest| attempt < latest)
     }
 
     fn cancel_second(&mut self, worker: WorkerId, block: BlockId, held: HeldTask) {
@@ -217,7 +237,9 @@ impl crate::Engine {
     }
 
     pub(crate) fn on_worker_draining(&mut self, worker: WorkerId) {
-        if let Some(block) = self.blocks.of_worker(worker) {
+        if let Some(block) = self.blocks.of_worker(worker)
+            && !self.mutated(Mutation::DispatchToDraining)
+        {
             self.blocks.change(block, self.now, |block| {
                 block.draining = true;
                 block.credit = 0;

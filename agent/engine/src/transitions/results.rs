@@ -44,6 +44,9 @@ impl crate::Engine {
     /// What became of the publishes in flight is unknown, so they are published again as soon as that is possible.
     pub(crate) fn on_publisher_lost(&mut self) {
         self.publisher_up = false;
+        if self.mutated(Mutation::DropUnknownPublish) {
+            return;
+        }
         for (_, id) in std::mem::take(&mut self.publishes) {
             let outcome = PublishOutcome::Unknown;
             self.event(Event::PublishFailed {
@@ -51,9 +54,7 @@ impl crate::Engine {
                 outcome,
                 again_in: None,
             });
-            if !self.mutated(Mutation::DropUnknownPublish) {
-                self.tasks.set_step(id, Step::Due);
-            }
+            self.tasks.set_step(id, Step::Due);
         }
     }
 
@@ -64,7 +65,6 @@ impl crate::Engine {
         match outcome {
             PublishOutcome::Confirmed => self.on_confirmed(id),
             PublishOutcome::Returned if self.mutated(Mutation::TrustReturned) => self.on_confirmed(id),
-            PublishOutcome::Unknown if self.mutated(Mutation::DropUnknownPublish) => {}
             PublishOutcome::Returned | PublishOutcome::Nacked | PublishOutcome::Unknown => self.pause(id, outcome),
         }
     }

@@ -153,7 +153,8 @@ impl crate::Engine {
             self.event(Event::TaskAdopted { task: id, block });
         }
         if let Some(task) = self.tasks.get_mut(id) {
-            task.failures = task.failures.max(attempt);
+            // If this attempt was given up, that is taken back.
+            task.failures = attempt;
             task.interrupted = false;
         }
         let begun = begun.then_some((None, self.now));

@@ -526,3 +526,20 @@ fn credit_that_was_reserved_for_a_task_that_was_not_sent_is_there_for_the_next()
     it.journalled();
     it.expect([]);
 }
+
+#[test]
+fn a_task_that_was_given_up_and_not_given_to_another_is_taken_back_from_its_worker() {
+    let mut it = Recorder::started(retries(1));
+    it.worker(1, block(0), 1);
+    it.deliver(7);
+    it.expect(["run 7 on w1"]);
+    it.begin(1, 7);
+    it.lose_worker(1);
+    it.seconds(60);
+    it.hello(2, block(0), 1, &[(7, HeldState::Finished)]);
+    it.expect([]);
+    it.die(2, 7);
+    it.expect(["forget 7 on w2"]);
+    it.credit(2, 1);
+    it.expect(["run 7 on w2 again (1)"]);
+}

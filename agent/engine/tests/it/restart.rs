@@ -203,3 +203,12 @@ fn a_double_publish_that_comes_while_a_worker_may_run_the_task_waits_as_well() {
     it.hello(2, old_block(0), 1, &[(1, HeldState::Running)]);
     it.expect([]);
 }
+
+#[test]
+fn an_attempt_before_the_one_on_record_is_not_taken_for_the_tasks_result() {
+    let mut it = Recorder::new(retries(3), vec![started(1, 1)]);
+    it.start(vec![old_block(0), old_block(1)]);
+    it.redeliver(1);
+    it.hello(1, old_block(1), 1, &[(1, HeldState::Finished)]);
+    it.expect(["forget 1 on w1"]);
+}
