@@ -178,6 +178,11 @@ pub enum ExecutorExit {
     Cancelled,
     /// Its worker had to end before the task did.
     GraceOver,
+    /// Something else, in the worker's words: they continue the sentence "the task ...".
+    Other {
+        /// Such as "took longer than the 60 s that it may".
+        words: String,
+    },
     /// No process could be made for it.
     CannotStart {
         /// In the worker's words.

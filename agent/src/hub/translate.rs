@@ -9,9 +9,6 @@ use waypost_link::{Cause, Failure, Hello, Outcome, Refusal, ToAgent, ToWorker};
 /// How long a drained worker's tasks may take. The engine deletes the block when its own time for that is over.
 const DRAIN_GRACE_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// SIGKILL, by which a worker ends an executor.
-const KILLED: i32 = 9;
-
 /// Everything that a worker has of tasks, as it said in its hello.
 pub(super) fn held(hello: &Hello) -> Vec<HeldTask> {
     let tasks = hello.held.iter().map(|held| HeldTask {
@@ -82,7 +79,6 @@ pub(super) fn to_engine(worker: WorkerId, message: ToAgent) -> Option<Input> {
 
 fn executor_end(failure: Failure) -> ExecutorEnd {
     let words = failure.cause.to_string();
-    let mut output = failure.output;
     let how = match failure.cause {
         Cause::Signal { number } => ExecutorExit::Process(ProcessExit::Signal(number)),
         Cause::Exit { code } => ExecutorExit::Process(ProcessExit::Code(code)),
@@ -90,12 +86,12 @@ fn executor_end(failure: Failure) -> ExecutorEnd {
         Cause::Cancelled => ExecutorExit::Cancelled,
         Cause::GraceOver => ExecutorExit::GraceOver,
         Cause::CannotStart { reason } => ExecutorExit::CannotStart { reason },
-        Cause::TimedOut { .. } | Cause::LostChannel => {
-            output = format!("{output}\nThe task {words}.");
-            ExecutorExit::Process(ProcessExit::Signal(KILLED))
-        }
+        Cause::TimedOut { .. } | Cause::LostChannel => ExecutorExit::Other { words },
     };
-    ExecutorEnd { how, output }
+    ExecutorEnd {
+        how,
+        output: failure.output,
+    }
 }
 
 /// What the engine says to a worker, for the link.

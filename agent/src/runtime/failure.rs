@@ -140,6 +140,7 @@ fn executor_died<'a>(end: &'a ExecutorEnd, place: &str) -> (&'static str, String
             "WorkerStopped",
             format!("the worker in {place} had to end before this task did"),
         ),
+        ExecutorExit::Other { words } => ("ExecutorDied", format!("this task, in {place}, {words}")),
         ExecutorExit::CannotStart { reason } => (
             "ExecutorFailedToStart",
             format!("no process could be started for this task in {place}: {reason}"),
