@@ -173,7 +173,7 @@ impl From<StoreError> for ApiError {
 
 impl From<BrokerError> for ApiError {
     fn from(error: BrokerError) -> Self {
-        tracing::error!(%error, "a call failed for want of the broker");
+        tracing::warn!(%error, "a call failed for want of the broker");
         Self::unavailable("the service's message broker does not answer; try again")
     }
 }

@@ -44,8 +44,6 @@ struct Body {
     admins: Option<Vec<Uuid>>,
     authentication_policy: Option<Uuid>,
     subscription_uuid: Option<Uuid>,
-    #[serde(flatten)]
-    rest: Map<String, Value>,
 }
 
 impl Body {
@@ -64,7 +62,7 @@ impl Body {
             );
         }
         let metadata = self.metadata.unwrap_or_default();
-        let mut properties = self.rest;
+        let mut properties = Map::new();
         if let Some(subscription) = self.subscription_uuid {
             properties.insert("subscription_uuid".to_owned(), json!(subscription));
         }

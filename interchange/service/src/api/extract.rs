@@ -56,7 +56,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for JsonBody<T> {
         let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let path = error.path().to_string();
             let inner = error.into_inner();
-            if path == "." {
+            // The parser has no path to tell when the text ends too early.
+            if path == "." || path == "?" {
                 ApiError::field(ErrorCode::RequestMalformed, "body", inner)
             } else {
                 ApiError::field(ErrorCode::RequestMalformed, path, inner)

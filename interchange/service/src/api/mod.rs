@@ -42,10 +42,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
         .route("/metrics", get(probes::metrics))
-        .fallback(async || ApiError::new(ErrorCode::NotFound, "there is no such path"))
-        .method_not_allowed_fallback(async || {
-            ApiError::new(ErrorCode::MethodNotAllowed, "this path exists for other methods")
-        })
+        .fallback(no_path)
+        .method_not_allowed_fallback(no_method)
         .layer(DefaultBodyLimit::max(app.settings.max_request_bytes))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), observe::observe))
         .layer(CatchPanicLayer::custom(panicked))
@@ -55,6 +53,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 /// A panic is a fault of the service; its text is for the log, where the panic hook has put it.
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     ApiError::new(ErrorCode::InternalError, "the call failed by a fault of the service").into_response()
+}
+
+async fn no_path() -> ApiError {
+    ApiError::new(ErrorCode::NotFound, "there is no such path")
+}
+
+async fn no_method() -> ApiError {
+    ApiError::new(ErrorCode::MethodNotAllowed, "this path exists for other methods")
 }
 
 async fn version() -> Json<Value> {

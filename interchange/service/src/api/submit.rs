@@ -23,9 +23,10 @@ pub(super) fn router() -> Router<Arc<App>> {
     Router::new().route("/v3/endpoints/{id}/submit", post(submit))
 }
 
-/// A result queue that was declared so recently is not declared again. Far below the time after which an unused
-/// queue is removed.
-const QUEUE_FRESH_MS: i64 = 15_000;
+/// A result queue that was declared so recently is not declared again, and even more so if unused queues expire soon.
+fn queue_freshness(app: &App) -> i64 {
+    clock::milliseconds(app.settings.result_queue_expiry / 4).min(15_000)
+}
 
 #[derive(Deserialize)]
 struct Body {
@@ -235,7 +236,7 @@ pub(super) async fn prepare_group(
         None
     };
     let is_fresh = known.as_ref().is_some_and(|group| {
-        group.queue_idle_since.is_none() && (!queue || now.saturating_sub(group.queue_at) < QUEUE_FRESH_MS)
+        group.queue_idle_since.is_none() && (!queue || now.saturating_sub(group.queue_at) < queue_freshness(app))
     });
     if !is_fresh {
         app.store

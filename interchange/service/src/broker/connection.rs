@@ -26,6 +26,8 @@ use crate::store::Endpoint;
 const AMQP_HEARTBEAT_SECONDS: u16 = 10;
 /// The longest pause between two attempts to connect.
 const RECONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long a close is waited for.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// A channel remembers every queue that was declared on it, so it is replaced after so many.
 const DECLARATIONS_PER_CHANNEL: usize = 1_000;
 
@@ -88,23 +90,23 @@ impl Broker {
         &self.management
     }
 
+    async fn open(&self, name: &str) -> Result<Connection, BrokerError> {
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        Connection::connect_uri(self.uri.clone(), properties)
+            .await
+            .map_err(at("connecting"))
+    }
+
     async fn connect(&self) -> Result<(Live, Connection), BrokerError> {
-        let open = async |name: &str| {
-            let properties = ConnectionProperties::default().with_connection_name(name.into());
-            Connection::connect_uri(self.uri.clone(), properties)
-                .await
-                .map_err(at("connecting"))
-        };
-        let publishing = open("waypost interchange, publishing").await?;
-        let consuming = open("waypost interchange, consuming").await?;
-        let channel = async || publishing.create_channel().await.map_err(at("opening a channel"));
-        let publisher = Publisher::new(channel().await?)
+        let publishing = self.open("waypost interchange, publishing").await?;
+        let consuming = self.open("waypost interchange, consuming").await?;
+        let publisher = Publisher::new(new_channel(&publishing).await?)
             .await
             .map_err(at("asking for confirms"))?;
-        let forwarder = Publisher::new(channel().await?)
+        let forwarder = Publisher::new(new_channel(&publishing).await?)
             .await
             .map_err(at("asking for confirms"))?;
-        let declarations = Mutex::new((channel().await?, 0));
+        let declarations = Mutex::new((new_channel(&publishing).await?, 0));
         let version = self.management.version().await?;
         let live = Live {
             publisher,
@@ -116,6 +118,10 @@ impl Broker {
         };
         Ok((live, consuming))
     }
+}
+
+async fn new_channel(connection: &Connection) -> Result<Channel, BrokerError> {
+    connection.create_channel().await.map_err(at("opening a channel"))
 }
 
 /// Quorum queues of RabbitMQ 4 drop a message after 20 deliveries unless told otherwise; those of RabbitMQ 3 never do
@@ -165,15 +171,11 @@ impl Live {
         let mut guard = self.declarations.lock().await;
         let (channel, count) = &mut *guard;
         if *count >= DECLARATIONS_PER_CHANNEL || !channel.status().connected() {
-            let fresh = self
-                .publishing
-                .create_channel()
-                .await
-                .map_err(at("opening a channel"))?;
+            let fresh = new_channel(&self.publishing).await?;
             let old = std::mem::replace(channel, fresh);
             *count = 0;
             // A channel that the broker has closed already can't be closed again.
-            let _ = old.close(200, "replaced".into()).await;
+            at_most(old.close(200, "replaced".into())).await;
         }
         *count += 1;
         match channel
@@ -197,16 +199,12 @@ impl Live {
     /// # Errors
     /// [`BrokerError::Amqp`].
     pub(crate) async fn delete_queue(&self, name: &str) -> Result<(), BrokerError> {
-        let channel = self
-            .publishing
-            .create_channel()
-            .await
-            .map_err(at("opening a channel"))?;
+        let channel = new_channel(&self.publishing).await?;
         channel
             .queue_delete(name.into(), QueueDeleteOptions::default())
             .await
             .map_err(at("deleting a queue"))?;
-        let _ = channel.close(200, "done".into()).await;
+        at_most(channel.close(200, "done".into())).await;
         Ok(())
     }
 
@@ -215,11 +213,7 @@ impl Live {
     /// # Errors
     /// [`BrokerError::Amqp`].
     pub(crate) async fn delete_unused_queue(&self, name: &str) -> Result<bool, BrokerError> {
-        let channel = self
-            .publishing
-            .create_channel()
-            .await
-            .map_err(at("opening a channel"))?;
+        let channel = new_channel(&self.publishing).await?;
         let options = QueueDeleteOptions {
             if_unused: true,
             if_empty: true,
@@ -227,7 +221,7 @@ impl Live {
         };
         match channel.queue_delete(name.into(), options).await {
             Ok(_) => {
-                let _ = channel.close(200, "done".into()).await;
+                at_most(channel.close(200, "done".into())).await;
                 Ok(true)
             }
             Err(error) if is_precondition_failed(&error) => Ok(false),
@@ -240,7 +234,7 @@ impl Live {
     /// # Errors
     /// [`BrokerError::Amqp`].
     pub(crate) async fn channel(&self) -> Result<Channel, BrokerError> {
-        self.publishing.create_channel().await.map_err(at("opening a channel"))
+        new_channel(&self.publishing).await
     }
 }
 
@@ -276,13 +270,15 @@ pub(crate) async fn keep_connected(app: Arc<App>, stop: CancellationToken) {
                 };
                 app.broker.live.send_replace(None);
                 app.metrics.broker_connected.set(0);
-                // Both may be gone already.
-                let _ = consuming.close(200, "ending".into()).await;
-                let _ = live.publishing.close(200, "ending".into()).await;
-                match ended {
-                    None => return,
+                match &ended {
+                    None => {}
                     Some(Err(error)) => tracing::warn!(%error, "lost the broker"),
                     Some(Ok(())) => tracing::warn!("lost the broker: it ended a consumer"),
+                }
+                at_most(consuming.close(200, "ending".into())).await;
+                at_most(live.publishing.close(200, "ending".into())).await;
+                if ended.is_none() {
+                    return;
                 }
             }
             Err(error) => tracing::warn!(%error, "the broker can't be used yet"),
@@ -294,6 +290,11 @@ pub(crate) async fn keep_connected(app: Arc<App>, stop: CancellationToken) {
         }
         pause = (pause * 2).min(RECONNECT_MAX);
     }
+}
+
+/// Waits for a connection or channel to close, but not for long: one that is broken may never say that it is closed.
+pub(super) async fn at_most(closing: impl Future<Output = lapin::Result<()>>) {
+    let _ = tokio::time::timeout(CLOSE_PATIENCE, closing).await;
 }
 
 /// Between half and the whole of a pause, so that replicas don't come back all at once.
@@ -336,7 +337,7 @@ async fn prepare(app: &App, live: &Live) -> Result<(), BrokerError> {
             .await
             .map_err(at("binding a queue"))?;
     }
-    let _ = channel.close(200, "done".into()).await;
+    at_most(channel.close(200, "done".into())).await;
 
     let present = app.broker.management().users().await?;
     for endpoint in app.store.all_endpoints().await? {
@@ -363,8 +364,8 @@ async fn prepare(app: &App, live: &Live) -> Result<(), BrokerError> {
 
 /// Consumes results and heartbeats until a connection or consumer ends.
 async fn serve(app: &Arc<App>, live: &Arc<Live>, consuming: &Connection) -> Result<(), BrokerError> {
-    let results = consuming.create_channel().await.map_err(at("opening a channel"))?;
-    let heartbeats = consuming.create_channel().await.map_err(at("opening a channel"))?;
+    let results = new_channel(consuming).await?;
+    let heartbeats = new_channel(consuming).await?;
     tokio::select! {
         outcome = results::consume(app, live, &results) => outcome,
         outcome = heartbeats::consume(app, &heartbeats) => outcome,

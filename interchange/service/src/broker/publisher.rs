@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures_util::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::sync::Mutex;
 
 /// A message for the queue `queue`, by the default exchange.
@@ -64,15 +64,16 @@ impl Publisher {
             }))
             .await
         };
-        join_all(sent.into_iter().map(async |confirm| match confirm {
-            Err(_) => Published::Unknown,
-            Ok(confirm) => match confirm.await {
-                Ok(Confirmation::Ack(None)) => Published::Confirmed,
-                // A message that finds no queue is returned first and acknowledged then.
-                Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Published::NoQueue,
-                Ok(Confirmation::Nack(None) | Confirmation::NotRequested) | Err(_) => Published::Unknown,
-            },
-        }))
-        .await
+        join_all(sent.into_iter().map(outcome)).await
+    }
+}
+
+async fn outcome(sent: lapin::Result<PublisherConfirm>) -> Published {
+    let Ok(confirm) = sent else { return Published::Unknown };
+    match confirm.await {
+        Ok(Confirmation::Ack(None)) => Published::Confirmed,
+        // A message that finds no queue is returned first and acknowledged then.
+        Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Published::NoQueue,
+        Ok(Confirmation::Nack(None) | Confirmation::NotRequested) | Err(_) => Published::Unknown,
     }
 }

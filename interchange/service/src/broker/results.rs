@@ -16,7 +16,7 @@ use lapin::{BasicProperties, Channel, Consumer};
 use uuid::Uuid;
 use waypost_protocol::{Message, State, TaskResult, decode};
 
-use super::connection::Live;
+use super::connection::{Live, at_most};
 use super::names::{RESULTS, result_queue, sender};
 use super::publisher::{Outgoing, Published};
 use super::{BrokerError, at};
@@ -234,7 +234,7 @@ pub(crate) async fn forward_all(app: &App, live: &Live, forward: Vec<StoredResul
         (ids, messages) = left;
         if !ids.is_empty() {
             // Without a connection this fails and ends the loop.
-            let _ = live.channel().await?.close(200, "".into()).await;
+            at_most(live.channel().await?.close(200, "done".into())).await;
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }

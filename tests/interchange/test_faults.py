@@ -1,0 +1,312 @@
+"""The interchange dies, or its broker does: what was accepted is run, and every result arrives."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections import Counter
+
+import pytest
+from interchange.calls import Api, Speaker, connect, eventually, metric, result_body
+
+
+class Worker(threading.Thread):
+    """An endpoint that answers every task with the task's own arguments, until it is stopped; it outlives its broker."""
+
+    def __init__(self, registration):
+        super().__init__(daemon=True)
+        self.registration = registration
+        self.stopping = False
+        self.ran = Counter()
+        self.start()
+
+    def run(self):
+        while not self.stopping:
+            try:
+                self.work(Speaker(self.registration))
+            except Exception:
+                time.sleep(0.1)
+
+    def work(self, speaker):
+        for method, properties, body in speaker.channel.consume(speaker.queue, inactivity_timeout=0.1):
+            if self.stopping:
+                break
+            if method is None:
+                continue
+            task = properties.headers["task_uuid"]
+            payload = json.loads(body[1:])["data"]["task_buffer"].removeprefix("4\n01\nc")
+            speaker.publish("result", result_body(task, payload))
+            speaker.channel.basic_ack(method.delivery_tag)
+            self.ran[task] += 1
+        speaker.close()
+
+    def stop(self):
+        self.stopping = True
+        self.join(10)
+
+
+def submit_through(api, endpoint, function, group, payload):
+    """Submits one task as the SDK does, which tries a call again that broke off; gives the id of the task that was
+    accepted."""
+    body = {"tasks": {function: [payload]}, "create_queue": True}
+    if group:
+        body["task_group_id"] = group
+    while True:
+        try:
+            status, answer = api.call("POST", f"/v3/endpoints/{endpoint}/submit", body)
+        except OSError:
+            time.sleep(0.05)
+            continue
+        if status == 503:
+            time.sleep(0.05)
+            continue
+        assert status == 200, answer
+        return answer["tasks"][function][0], answer["task_group_id"]
+
+
+class Results(threading.Thread):
+    """Reads a task group's results as they come."""
+
+    def __init__(self, url, queue):
+        super().__init__(daemon=True)
+        self.url, self.queue = url, queue
+        self.got = {}
+        self.copies = Counter()
+        self.stopping = False
+        self.start()
+
+    def run(self):
+        while not self.stopping:
+            try:
+                connection = connect(self.url)
+                for method, _, body in connection.channel().consume(self.queue, auto_ack=True, inactivity_timeout=0.1):
+                    if self.stopping:
+                        break
+                    if method is None:
+                        continue
+                    result = json.loads(body[1:])["data"]
+                    self.got.setdefault(result["task_id"], result["data"])
+                    self.copies[result["task_id"]] += 1
+                connection.close()
+            except Exception:
+                time.sleep(0.1)
+
+    def stop(self):
+        self.stopping = True
+        self.join(10)
+
+
+def run_through_faults(api, fault, number=200):
+    """Submits tasks one by one while `fault` strikes; checks that each gets its own result."""
+    registration, function = api.endpoint(), api.function()
+    worker = Worker(registration)
+    first, group = submit_through(api, registration["endpoint_id"], function, None, "0")
+    url = api.done("GET", "/v2/get_amqp_result_connection_url")
+    results = Results(url["connection_url"], url["queue_prefix"] + group)
+    expected = {first: "0"}
+    done = threading.Event()
+
+    def strike():
+        while not done.is_set():
+            fault()
+
+    striking = threading.Thread(target=strike)
+    striking.start()
+    try:
+        for count in range(1, number):
+            task, _ = submit_through(api, registration["endpoint_id"], function, group, str(count))
+            expected[task] = str(count)
+    finally:
+        done.set()
+        striking.join(60)
+    assert len(expected) == number
+    eventually(lambda: expected.keys() <= results.got.keys(), "every result arrived", 60)
+    worker.stop()
+    results.stop()
+    assert {task: results.got[task] for task in expected} == expected
+    answer = {}
+    for start in range(0, number, 100):
+        ids = list(expected)[start : start + 100]
+        answer |= api.done("POST", "/v2/batch_status", {"task_ids": ids})["results"]
+    assert {task: answer[task]["result"] for task in expected} == expected
+    return expected, results
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_kills_at_random_moments_lose_no_task_and_no_result(make_interchange, request, kind, seed):
+    options = {"database": request.getfixturevalue("database")()} if kind == "postgresql" else {}
+    interchange = make_interchange(**options)
+    api = Api(interchange, interchange.create_client("killed"))
+    dice = random.Random(seed)
+    kills = 0
+
+    def fault():
+        nonlocal kills
+        time.sleep(dice.uniform(0.02, 0.5))
+        interchange.kill()
+        interchange.start()
+        kills += 1
+
+    print(f"seed {seed}")
+    run_through_faults(api, fault)
+    assert kills >= 2
+    eventually(lambda: metric(interchange, "outbox_tasks") == 0, "the outbox is empty", 30)
+
+
+def refuse_tasks(broker, host, registration):
+    """The broker refuses messages for task queues: the confirms are refusals, and tasks stay in the outbox."""
+    policy = {"pattern": "tasks$", "definition": {"max-length": 0, "overflow": "reject-publish"}, "apply-to": "queues"}
+    broker.api("PUT", f"/api/policies/{host}/refuse", policy)
+    name = registration["task_queue_info"]["queue"]
+    eventually(lambda: broker.queues(host)[name].get("policy") == "refuse", "the policy holds", 30)
+
+
+def test_a_task_that_was_accepted_and_not_published_is_published_at_the_next_start(make_interchange):
+    interchange = make_interchange()
+    broker, host = interchange.broker, interchange.virtual_host
+    api = Api(interchange, interchange.create_client("stuck"))
+    registration, function = api.endpoint(), api.function()
+    refuse_tasks(broker, host, registration)
+    submitted = api.submit(registration["endpoint_id"], function, 3)
+    assert metric(interchange, "outbox_tasks") == 3
+    assert api.done("GET", f"/v2/tasks/{submitted['tasks'][function][0]}")["status"] == "received"
+    interchange.kill()
+    broker.api("DELETE", f"/api/policies/{host}/refuse")
+    time.sleep(1)
+    interchange.start()
+    speaker = Speaker(registration)
+    got = {properties.headers["task_uuid"] for properties, _ in speaker.tasks(3)}
+    speaker.close()
+    assert got == set(submitted["tasks"][function])
+    eventually(lambda: metric(interchange, "outbox_tasks") == 0, "the outbox is empty")
+
+
+def test_a_restart_of_the_broker_loses_no_task_and_no_result(make_interchange, keeper):
+    """A broker of its own, for others would not like it."""
+    from harness import checkout
+    from harness.interchange import Interchange
+    from harness.rabbitmq import RabbitMQ
+
+    broker = RabbitMQ(keeper, name="restarted").start()
+    interchange = Interchange(keeper, checkout.binary("interchange"), broker, name="with-restarted").start()
+    api = Api(interchange, interchange.create_client("restarting"))
+    strikes = 0
+
+    def fault():
+        nonlocal strikes
+        time.sleep(0.3)
+        if strikes < 2:
+            (broker.kill if strikes else broker.stop)()
+            time.sleep(0.5)
+            broker.start()
+            strikes += 1
+
+    try:
+        run_through_faults(api, fault, 300)
+        assert strikes == 2
+    finally:
+        interchange.stop()
+        broker.end()
+
+
+def test_a_broker_that_lost_everything_is_made_ready_again(keeper):
+    """Its disk is gone: users, queues and bindings are made again from the store."""
+    from harness import checkout
+    from harness.interchange import Interchange
+    from harness.rabbitmq import RabbitMQ
+
+    broker = RabbitMQ(keeper, name="emptied").start()
+    interchange = Interchange(keeper, checkout.binary("interchange"), broker, name="with-emptied").start()
+    try:
+        api = Api(interchange, interchange.create_client("emptied"))
+        registration, function = api.endpoint(), api.function()
+        connection, _ = api.result_queue("x")
+        connection.close()
+        broker.stop()
+        import shutil
+
+        shutil.rmtree(broker.folder / "mnesia")
+        broker.start()
+        eventually(lambda: metric(interchange, "broker_connected") == 1, "connected", 30)
+        submitted = api.submit(registration["endpoint_id"], function)
+        speaker = Speaker(registration)
+        speaker.tasks(1)
+        speaker.publish("result", result_body(submitted["tasks"][function][0]))
+        connection, queue = api.result_queue(submitted["task_group_id"])
+        (method, _, _) = next(connection.channel().consume(queue, inactivity_timeout=20))
+        assert method is not None
+        connection.close()
+        speaker.close()
+    finally:
+        interchange.stop()
+        broker.end()
+
+
+def test_two_replicas_are_one_service(make_interchange, database, virtual_host, tmp_path):
+    """Submits alternate between two replicas, and each is killed in turn."""
+    shared = {"database": database(), "virtual_host": virtual_host()}
+    key = {"WAYPOST_INTERCHANGE_KEY_FILE": str(tmp_path / "key")}
+    replicas = [make_interchange(environment=key, **shared) for _ in range(2)]
+    client = replicas[0].create_client("replicated")
+    apis = [Api(replica, client) for replica in replicas]
+    assert apis[0].tokens != apis[1].tokens
+    apis[1].tokens = apis[0].tokens
+    urls = [api.done("GET", "/v2/get_amqp_result_connection_url") for api in apis]
+    assert urls[0] == urls[1]
+
+    class Alternating:
+        """One client that calls the replicas in turn."""
+
+        def __init__(self):
+            self.turn = 0
+
+        def __getattr__(self, name):
+            self.turn += 1
+            return getattr(apis[self.turn % 2], name)
+
+        def call(self, method, path, body=None, **options):
+            self.turn += 1
+            return apis[self.turn % 2].call(method, path, body, **options)
+
+        def done(self, method, path, body=None, **options):
+            for attempt in range(50):
+                try:
+                    return apis[(self.turn + attempt) % 2].done(method, path, body, **options)
+                except OSError:
+                    time.sleep(0.1)
+            raise AssertionError("no replica answers")
+
+    dice = random.Random(7)
+    kills = 0
+
+    def fault():
+        nonlocal kills
+        time.sleep(dice.uniform(0.05, 0.5))
+        replicas[kills % 2].kill()
+        time.sleep(dice.uniform(0.0, 0.3))
+        replicas[kills % 2].start()
+        kills += 1
+
+    run_through_faults(Alternating(), fault)
+    assert kills >= 2
+
+
+def test_the_other_replica_publishes_what_a_dead_one_accepted(make_interchange, database, virtual_host, tmp_path):
+    shared = {"database": database(), "virtual_host": virtual_host()}
+    key = {"WAYPOST_INTERCHANGE_KEY_FILE": str(tmp_path / "key")}
+    first, second = [make_interchange(environment=key, **shared) for _ in range(2)]
+    api = Api(first, first.create_client("inherited"))
+    registration, function = api.endpoint(), api.function()
+    refuse_tasks(first.broker, shared["virtual_host"], registration)
+    submitted = api.submit(registration["endpoint_id"], function, 3)
+    assert metric(first, "outbox_tasks") == 3
+    first.kill()
+    first.broker.api("DELETE", f"/api/policies/{shared['virtual_host']}/refuse")
+    speaker = Speaker(registration)
+    got = {properties.headers["task_uuid"] for properties, _ in speaker.tasks(3, seconds=40)}
+    speaker.close()
+    assert got == set(submitted["tasks"][function])
+    eventually(lambda: metric(second, "outbox_tasks") == 0, "the outbox is empty", 30)
