@@ -200,6 +200,14 @@ STAGES = [
     Stage("rust", "every cargo test, with a real broker, database and SDK", rust, SERVICES, clients=True),
     Stage("harness", "the harness itself: nothing outlives its starter", suite("keeper"), SERVICES),
     Stage(
+        "interchange",
+        "every route, as its owner and as a stranger; intruders at the broker; kills, replicas and cleaning up",
+        suite("interchange"),
+        SERVICES,
+        built=True,
+        clients=True,
+    ),
+    Stage(
         "python-endpoints",
         "globus-compute-endpoint 4.19 and 3.16.1 against our interchange",
         suite("python_endpoints", "4.19.0"),
