@@ -208,6 +208,12 @@ STAGES = [
         clients=True,
     ),
     Stage(
+        "worker",
+        "the same tasks through globus-compute-endpoint's worker function and through ours, field by field",
+        suite("worker", "4.19.0", "3.16.1"),
+        clients=True,
+    ),
+    Stage(
         "python-endpoints",
         "globus-compute-endpoint 4.19 and 3.16.1 against our interchange",
         suite("python_endpoints", "4.19.0"),

@@ -1,7 +1,7 @@
 """What Globus Compute promises to a task, and what it puts into a result.
 
-The facts are those of ``globus-compute-endpoint`` 4.19: environment, working directory, error codes and texts, the
-depth of tracebacks, and the fields of a Result.
+The facts are those of ``globus-compute-endpoint`` 4.19: environment, working directory, error codes and texts,
+and the fields of a Result.
 """
 
 import json
@@ -89,14 +89,11 @@ class Contract:
     def run(self, task_id, serializers, message):
         """Runs the task in ``message`` (its wire form) and gives ``(outcome, nanoseconds, Result in wire form)``."""
         start = time.time_ns()
-        levels = 2
         try:
             self._enter(task_id)
             function, arguments, keywords = self._unpack(_task_buffer(message))
             seconds = max(0.0, float(os.environ.get("GC_TASK_TIMEOUT", 0.0)))
             if seconds > 0.0:
-                # Upstream's own wrapper takes up one of the levels.
-                levels = 1
                 timeout.start(seconds)
                 try:
                     returned = function(*arguments, **keywords)
@@ -117,11 +114,11 @@ class Contract:
                 raise MaxResultSizeExceeded(len(data), self._limit)
             outcome, error = SUCCESS, "null"
         except (Exception, SystemExit, KeyboardInterrupt) as exception:
-            outcome, data, error = _describe(exception, levels)
+            outcome, data, error = _describe(exception)
         end = time.time_ns()
         wire = self._result(task_id, data, error, start, end)
         if len(wire) > WIRE_LIMIT:
-            outcome, data, error = _describe(MaxResultSizeExceeded(len(wire), WIRE_LIMIT), 0)
+            outcome, data, error = _describe(MaxResultSizeExceeded(len(wire), WIRE_LIMIT))
             wire = self._result(task_id, data, error, start, end)
         return outcome, end - start, wire
 
@@ -216,7 +213,7 @@ def _split(packed):
     )
 
 
-def _describe(exception, levels):
+def _describe(exception):
     """Outcome, data and ``error_details`` (as JSON) of a task that raised."""
     if isinstance(exception, _INTERNAL):
         outcome = TOO_LARGE if isinstance(exception, MaxResultSizeExceeded) else NOT_A_TASK
@@ -225,9 +222,9 @@ def _describe(exception, levels):
     frames = exception.__traceback__
     if isinstance(exception, timeout.AppTimeout):
         frames = timeout.without_handler(frames)
-    while levels > 0 and frames is not None and frames.tb_next is not None:
+    own = _describe.__code__.co_filename
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename == own:
         frames = frames.tb_next
-        levels -= 1
     try:
         text = "".join(traceback.format_exception(type(exception), exception, frames))
     except Exception as second:

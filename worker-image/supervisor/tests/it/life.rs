@@ -358,6 +358,7 @@ async fn a_task_can_be_cancelled_while_it_runs_and_while_it_waits_and_before_it_
     session.wait_for_credit(3).await;
     let (runs, waits, later) = (Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4());
     session.run(runs, &buffers[1]).await;
+    while !matches!(session.hear().await, ToAgent::Started { task, .. } if task == runs) {}
     session.run(waits, &buffers[0]).await;
     for task in [waits, later] {
         session.say(ToWorker::Cancel { task, attempt: 0 }).await;

@@ -118,6 +118,7 @@ def leave_processes_behind(path):
         json.dump(pids, file)
     os.rename(path + ".part", path)
     os._exit(9)
+    return None
 
 
 def describe_surroundings():
