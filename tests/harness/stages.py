@@ -214,6 +214,13 @@ STAGES = [
         clients=True,
     ),
     Stage(
+        "compatibility",
+        "PyYAML and jinja2 say what the agent's tables say",
+        suite("compatibility", "4.19.0"),
+        ["python3-venv"],
+        clients=True,
+    ),
+    Stage(
         "python-endpoints",
         "globus-compute-endpoint 4.19 and 3.16.1 against our interchange",
         suite("python_endpoints", "4.19.0"),
