@@ -63,8 +63,8 @@ pub struct ManagerConfig {
     pub user_config_schema_path: Option<PathBuf>,
     /// Whom to write to about the endpoint.
     pub email: Option<String>,
-    /// A user endpoint that ends for idleness within this time after a command is started again: the command was for
-    /// tasks that it has not seen (`mu_child_ep_grace_period_s`).
+    /// A user endpoint that ends for idleness so soon after a command is started again: the command was for tasks that
+    /// it has not seen (`mu_child_ep_grace_period_s`). At most half of its idle time.
     pub grace: Duration,
 }
 

@@ -13,7 +13,7 @@ use waypost_protocol::AmqpCredentials;
 use super::shell::run_shell;
 use super::status::Board;
 use crate::config::UserEndpointConfig;
-use crate::runtime::{Ended, Environment, Specification, Stop, UserEndpoint};
+use crate::runtime::{Ended, Environment, Specification, Stop, UserEndpoint, UserEndpointState};
 use crate::state::SavedUserEndpoint;
 
 /// What happened to a user endpoint.
@@ -39,8 +39,8 @@ pub(crate) enum What {
 pub(crate) struct Over {
     pub(crate) saved: SavedUserEndpoint,
     pub(crate) how: Ended,
-    /// How long ago the last command for it came.
-    pub(crate) since_command: Duration,
+    /// Whether a command for it came so late that the tasks that it announced have not been seen.
+    pub(crate) missed_command: bool,
 }
 
 struct Hosted {
@@ -51,6 +51,17 @@ struct Hosted {
     running: Option<Arc<UserEndpoint>>,
     generation: u64,
     last_command: Instant,
+    /// Whether a command came when it was ending already.
+    commanded_at_end: bool,
+}
+
+impl Hosted {
+    /// Tasks follow their command at once. An idle user endpoint decides to end when nothing has moved for the whole
+    /// of its idle time; so a command that is younger than half of that time was for tasks that it has not seen.
+    fn missed_command(&self, grace: Duration) -> bool {
+        let idle_time = self.config.base.heartbeat_period * self.config.idle_heartbeats_soft;
+        self.commanded_at_end || self.last_command.elapsed() < grace.min(idle_time / 2)
+    }
 }
 
 /// All of them, by name.
@@ -101,6 +112,7 @@ impl Host {
             running: None,
             generation: self.generations,
             last_command: Instant::now(),
+            commanded_at_end: false,
         };
         let setup = hosted.config.endpoint_setup.clone();
         let directory = hosted.directory.clone();
@@ -166,20 +178,21 @@ impl Host {
         hosted.last_command = Instant::now();
         hosted.saved.credentials.clone_from(credentials);
         if let Some(running) = &hosted.running {
+            let state = running.status().borrow().state;
+            hosted.commanded_at_end = matches!(state, UserEndpointState::Stopping | UserEndpointState::Ended);
             running.replace_credentials(credentials.clone());
         }
         Some(&hosted.saved)
     }
 
-    /// Takes note of an event. Gives the user endpoint if it is over.
-    pub(crate) fn handle(&mut self, event: Event) -> Option<Over> {
-        let hosted = self
-            .hosted
+    /// Takes note of an event. Gives the user endpoint if it is over. `grace` bounds the time in which a command may
+    /// have been missed.
+    pub(crate) fn handle(&mut self, event: Event, grace: Duration) -> Option<Over> {
+        self.hosted
             .get(&event.name)
             .filter(|hosted| hosted.generation == event.generation)?;
         let how = match event.what {
             What::SetUp(Ok(())) => {
-                let _ = hosted;
                 self.run(&event.name);
                 return None;
             }
@@ -187,6 +200,7 @@ impl Host {
             What::Ended(how) => how,
         };
         let hosted = self.hosted.remove(&event.name)?;
+        let missed_command = hosted.missed_command(grace);
         self.board.remove(&event.name);
         self.environment
             .settings()
@@ -204,7 +218,7 @@ impl Host {
         Some(Over {
             saved: hosted.saved,
             how,
-            since_command: hosted.last_command.elapsed(),
+            missed_command,
         })
     }
 

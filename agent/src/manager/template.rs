@@ -239,10 +239,12 @@ impl TemplateEndpoint {
     }
 
     fn handle_event(&self, host: &mut Host, event: Event) {
-        let Some(over) = host.handle(event) else { return };
+        let Some(over) = host.handle(event, self.config.grace) else {
+            return;
+        };
         let name = over.saved.name.clone();
         match over.how {
-            Ended::Idle if over.since_command < self.config.grace => {
+            Ended::Idle if over.missed_command => {
                 tracing::info!(
                     user_endpoint = name,
                     "a command came as the user endpoint ended; starting it again"
