@@ -32,7 +32,7 @@ def test_a_stopped_and_deleted_endpoint_leaves_no_process_queue_or_user(
     endpoint = make_endpoint(interchange, client, kind)
     identity = endpoint.id
     assert make_executor(endpoint).submit(double, 1).result(WAIT) == 2
-    user_endpoints = [entry["endpoint_id"] for entry in endpoint.status()["user_endpoints"]]
+    user_endpoints = [entry["id"] for entry in endpoint.status()["user_endpoints"]]
     assert any("--block" in seen.command for seen in belonging_to(endpoint))
     endpoint.run("stop", endpoint.name)
     assert endpoint.process.wait(30) == 0

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from harness.endpoint import wait_for
-from harness.functions import divide, double, environment, greet, payload, size_of, where
+from harness.functions import divide, double, environment, greet, payload, size_of, triple, where
 
 WAIT = 60
 
@@ -30,7 +30,7 @@ def test_a_shell_function_gives_status_and_output(executor):
     from globus_compute_sdk import ShellFunction
 
     done = executor.submit(ShellFunction("echo {word}; echo wrong >&2; exit 3"), word="right").result(WAIT)
-    assert (done.returncode, done.stdout.strip(), done.stderr.strip()) == (3, "right", "wrong")
+    assert (done.returncode, done.stdout.strip(), done.stderr.split()[0]) == (3, "right", "wrong")
 
 
 def test_a_shell_function_that_lasts_too_long_is_ended(executor):
@@ -100,12 +100,9 @@ def test_a_result_that_no_asked_serializer_takes_is_an_error(make_executor, endp
 
 
 def test_each_code_strategy_of_the_client_is_understood(make_executor, endpoint):
-    from globus_compute_sdk.serialize import CombinedCode, ComputeSerializer, DillCode, DillCodeSource
+    from globus_compute_sdk.serialize import CombinedCode, ComputeSerializer, DillCodeSource, PureSourceTextInspect
 
-    def triple(number):
-        return 3 * number
-
-    for strategy in (CombinedCode(), DillCode(), DillCodeSource()):
+    for strategy in (CombinedCode(), DillCodeSource(), PureSourceTextInspect()):
         executor = make_executor(endpoint)
         executor.serializer = ComputeSerializer(strategy_code=strategy)
         assert executor.submit(triple, 5).result(WAIT) == 15, type(strategy).__name__
@@ -133,7 +130,8 @@ def test_a_client_fetches_the_results_of_a_batch(compute, endpoint):
         batch.add(function, args=(number,))
     batch.add(failing, args=(1, 0))
     tasks = compute.batch_run(endpoint.id, batch)["tasks"]
-    ids = [*tasks[function], *tasks[failing]]
+    (failed,) = tasks[failing]
+    ids = tasks[function]
 
     def done():
         found = compute.get_batch_result(ids)
@@ -141,7 +139,8 @@ def test_a_client_fetches_the_results_of_a_batch(compute, endpoint):
 
     found = wait_for(done, "every result of the batch", WAIT)
     assert [found[task]["result"] for task in tasks[function]] == [2 * number for number in range(20)]
-    assert "ZeroDivisionError" in str(found[tasks[failing][0]]["exception"])
+    with pytest.raises(Exception, match="ZeroDivisionError"):
+        wait_for(lambda: not compute.get_task(failed)["pending"] and compute.get_result(failed), "the error", WAIT)
 
 
 def test_another_client_takes_over_the_tasks_of_a_group(make_executor, endpoint):
@@ -149,7 +148,9 @@ def test_another_client_takes_over_the_tasks_of_a_group(make_executor, endpoint)
     futures = [first.submit(double, number) for number in range(5)]
     assert [future.result(WAIT) for future in futures] == [0, 2, 4, 6, 8]
     second = make_executor(endpoint, task_group_id=first.task_group_id)
-    again = list(second.reload_tasks())
+    # The SDK gives all executors of a process one group, so there are other tests' tasks in it.
+    mine = {future.task_id for future in futures}
+    again = [future for future in second.reload_tasks() if future.task_id in mine]
     assert sorted(future.result(WAIT) for future in again) == [0, 2, 4, 6, 8]
 
 

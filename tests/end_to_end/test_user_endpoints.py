@@ -18,7 +18,7 @@ def test_two_configurations_make_two_user_endpoints_that_share_no_worker(make_ex
     assert [future.result(WAIT) for future in colours] == ["red", "blue"]
     pids = {future.result(WAIT)["pid"] for future in places}
     assert len(pids) == 2
-    running = {entry["endpoint_id"] for entry in endpoint.status()["user_endpoints"]}
+    running = {entry["id"] for entry in endpoint.status()["user_endpoints"]}
     assert len(running) >= 2
 
 

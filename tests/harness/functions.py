@@ -93,3 +93,8 @@ def segfault():
     import ctypes
 
     ctypes.string_at(0)
+
+
+def triple(number):
+    """Without a decorator, for serializers that send the source."""
+    return 3 * number

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import signal
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 from harness import checkout
 from harness.keeper import Keeper
 from harness.stages import STAGES, Counts, Run, Stage, prepare
+
+LANES = 3
+"""How many stages run at a time of those that mostly wait: for a broker to start, a heartbeat, a grace to pass."""
+
+printing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a stage."""
+
+    name: str
+    counts: Counts
+    seconds: float
 
 
 def interrupted(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
 
-def run_stage(keeper: Keeper, name: str, work) -> tuple[Counts, float]:
+def run_stage(keeper: Keeper, name: str, work: Callable[[Run], None]) -> Outcome:
     """Runs a stage; whatever it raises is a failure of it."""
-    print(f"{name:<18} ", end="", flush=True)
     run = Run(keeper, name)
     run.log.unlink(missing_ok=True)
     start = time.monotonic()
@@ -30,17 +48,35 @@ def run_stage(keeper: Keeper, name: str, work) -> tuple[Counts, float]:
             traceback.print_exc(file=log)
         run.counts.failed += 1
         run.counts.failures.append(f"{type(error).__name__}: {error}")
-    seconds = time.monotonic() - start
-    counts = run.counts
+    outcome = Outcome(name, run.counts, time.monotonic() - start)
+    with printing:
+        show(outcome, run.log)
+    return outcome
+
+
+def show(outcome: Outcome, log: Path) -> None:
+    counts = outcome.counts
     verdict = f"{counts.failed} FAILED" if counts.failed else "ok"
-    print(f"{seconds:7.1f} s   {counts.passed:5} passed   {verdict}", flush=True)
+    print(f"{outcome.name:<18} {outcome.seconds:7.1f} s   {counts.passed:5} passed   {verdict}", flush=True)
     if counts.failed:
         for failure in counts.failures:
             print(f"    {failure}")
-        lines = run.log.read_text(errors="replace").splitlines() if run.log.exists() else []
-        print(f"    --- the end of {run.log.relative_to(checkout.ROOT) if lines else run.log} ---")
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        print(f"    --- the end of {log} ---")
         print("\n".join(f"    {line}" for line in lines[-80:]), flush=True)
-    return counts, seconds
+
+
+def run_stages(keeper: Keeper, stages: list[Stage]) -> list[Outcome]:
+    """Runs the stages that want the machine for themselves one after another, then the others some at a time."""
+    outcomes = {stage.name: run_stage(keeper, stage.name, stage.run) for stage in stages if stage.alone}
+    together = [stage for stage in stages if not stage.alone]
+    pool = concurrent.futures.ThreadPoolExecutor(LANES)
+    try:
+        futures = {stage.name: pool.submit(run_stage, keeper, stage.name, stage.run) for stage in together}
+        outcomes |= {name: future.result() for name, future in futures.items()}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return [outcomes[stage.name] for stage in stages]
 
 
 def main() -> int:
@@ -60,18 +96,16 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     start = time.monotonic()
-    table: list[tuple[str, Counts, float]] = []
     logs = checkout.STATE / "logs"
     with Keeper(logs, f"./test was ended; so is all that it started. Logs: {logs}") as keeper:
-        counts, seconds = run_stage(keeper, "prepare", lambda run: prepare(run, stages))
-        table.append(("prepare", counts, seconds))
-        for stage in stages:
-            table.append((stage.name, *run_stage(keeper, stage.name, stage.run)))
+        outcomes = [run_stage(keeper, "prepare", lambda run: prepare(run, stages))]
+        outcomes += run_stages(keeper, stages)
     print("\nstage                    s  passed  failed")
-    for name, counts, seconds in table:
-        print(f"{name:<18} {seconds:7.1f}  {counts.passed:6}  {counts.failed:6}")
-    passed = sum(counts.passed for _, counts, _ in table)
-    failed = sum(counts.failed for _, counts, _ in table)
+    for outcome in outcomes:
+        counts = outcome.counts
+        print(f"{outcome.name:<18} {outcome.seconds:7.1f}  {counts.passed:6}  {counts.failed:6}")
+    passed = sum(outcome.counts.passed for outcome in outcomes)
+    failed = sum(outcome.counts.failed for outcome in outcomes)
     print(f"{'in all':<18} {time.monotonic() - start:7.1f}\n")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0

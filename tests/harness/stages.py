@@ -135,6 +135,8 @@ class Stage:
     """Whether it uses the programs of the release build."""
     clients: bool = False
     """Whether it uses the environments of the Python clients."""
+    alone: bool = False
+    """Whether it wants the machine for itself: it keeps every core busy, or measures."""
 
 
 def formatting(run: Run) -> None:
@@ -177,9 +179,15 @@ def rust(run: Run) -> None:
         "WAYPOST_TEST_PYTHON": str(pythons["4.19.0"]),
         "WAYPOST_TEST_PYTHON_316": str(pythons["3.16.1"]),
     }
-    run.cargo_test(["--workspace"], environment)
+    own_stages = ["--exclude", "waypost-engine", "--exclude", "waypost-simulator"]
+    run.cargo_test(["--workspace", *own_stages], environment)
     broker.end()
     database.stop()
+
+
+def crate(name: str) -> Callable[[Run], None]:
+    """The tests of a crate that needs no service."""
+    return lambda run: run.cargo_test(["-p", name])
 
 
 def suite(folder: str, *sdks: str, **options: object) -> Callable[[Run], None]:
@@ -192,41 +200,65 @@ def suite(folder: str, *sdks: str, **options: object) -> Callable[[Run], None]:
     return run_suite
 
 
+RABBITMQ_4 = ["rabbitmq-server"]
+"""What the root of a newer Debian holds."""
+
+
+def newer_root(keeper: Keeper) -> debian.Root:
+    """Debian 13, whose RabbitMQ is 4.0."""
+    return debian.Root(checkout.STATE / "roots" / "trixie", "trixie", RABBITMQ_4).make(keeper)
+
+
+def newer_broker(queue_type: str) -> Callable[[Run], None]:
+    """The end-to-end and kill tests against RabbitMQ 4, with task queues of a type."""
+
+    def run_suites(run: Run) -> None:
+        environment = {
+            "WAYPOST_TEST_BROKER_ROOT": str(newer_root(run.keeper).folder),
+            "WAYPOST_INTERCHANGE_TASK_QUEUE_TYPE": queue_type,
+        }
+        folders = [checkout.ROOT / "tests" / folder for folder in ("end_to_end", "kill")]
+        run.pytest(*folders, sdk="4.19.0", environment=environment)
+
+    return run_suites
+
+
+def line(name: str, what: str, run: Callable[[Run], None], *packages: str, **options: object) -> Stage:
+    """A stage that uses the whole line: our programs, the broker, a database and the clients."""
+    return Stage(name, what, run, [*SERVICES, *packages], built=True, clients=True, **options)
+
+
 STAGES = [
-    Stage("format", "cargo fmt and ruff format change nothing", formatting),
-    Stage("python-lint", "ruff finds nothing", python_lint),
-    Stage("lint", "clippy finds nothing", lint),
-    Stage("deny", "cargo-deny: licences, sources and refused crates", deny),
-    Stage("rust", "every cargo test, with a real broker, database and SDK", rust, SERVICES, clients=True),
-    Stage("harness", "the harness itself: nothing outlives its starter", suite("keeper"), SERVICES),
+    Stage("format", "cargo fmt and ruff format change nothing", formatting, alone=True),
+    Stage("python-lint", "ruff finds nothing", python_lint, alone=True),
+    Stage("lint", "clippy finds nothing", lint, alone=True),
+    Stage("deny", "cargo-deny: licences, sources and refused crates", deny, alone=True),
+    Stage("engine", "the endpoint's core, driven by hand", crate("waypost-engine"), alone=True),
     Stage(
+        "simulator", "a thousand seeds, and mistakes that the checkers catch", crate("waypost-simulator"), alone=True
+    ),
+    line("rust", "every other cargo test, with a real broker, database and SDK", rust, alone=True),
+    line("demo", "./demo makes its picture in time, and leaves nothing, whatever ends it", suite("demo"), alone=True),
+    line("end-to-end", "SDK 4.19 and 3.16.1 through the whole line", suite("end_to_end", *checkout.SDK_VERSIONS)),
+    line("kill", "no task is lost or run twice, whatever dies", suite("kill", "4.19.0"), "faketime"),
+    line("rabbitmq4-classic", "end-to-end and kill on RabbitMQ 4", newer_broker("classic"), "faketime", "mmdebstrap"),
+    line("rabbitmq4-quorum", "the same with quorum task queues", newer_broker("quorum"), "faketime", "mmdebstrap"),
+    line("compatibility", "PyYAML and jinja2 say what the agent's tables say", suite("compatibility", "4.19.0")),
+    Stage("harness", "the harness itself: nothing outlives its starter", suite("keeper"), SERVICES),
+    line(
         "interchange",
         "every route, as its owner and as a stranger; intruders at the broker; kills, replicas and cleaning up",
         suite("interchange"),
-        SERVICES,
-        built=True,
-        clients=True,
     ),
-    Stage(
+    line(
         "worker",
         "the same tasks through globus-compute-endpoint's worker function and through ours, field by field",
-        suite("worker", "4.19.0", "3.16.1"),
-        clients=True,
+        suite("worker", *checkout.SDK_VERSIONS),
     ),
-    Stage(
-        "compatibility",
-        "PyYAML and jinja2 say what the agent's tables say",
-        suite("compatibility", "4.19.0"),
-        ["python3-venv"],
-        clients=True,
-    ),
-    Stage(
+    line(
         "python-endpoints",
         "globus-compute-endpoint 4.19 and 3.16.1 against our interchange",
         suite("python_endpoints", "4.19.0"),
-        SERVICES,
-        built=True,
-        clients=True,
     ),
 ]
 

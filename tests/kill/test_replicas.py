@@ -27,6 +27,8 @@ def test_what_one_replica_was_told_the_other_knows(replicas, make_endpoint, tmp_
     endpoint = make_endpoint(first, client, kind)
     for name, value in client_settings(second.port, client, tmp_path / "client").items():
         monkeypatch.setenv(name, value)
+    # The group that the SDK shares between the executors of a process is of another service.
+    monkeypatch.setattr(Executor, "_default_task_group_id", None)
     (tmp_path / "client").mkdir()
     (tmp_path / "marks").mkdir()
     with Executor(endpoint_id=endpoint.id, api_burst_limit=8, api_burst_window_s=1) as executor:
