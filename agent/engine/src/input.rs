@@ -249,7 +249,7 @@ pub enum RefusalReason {
     Draining,
     /// It was sent more than it asked for.
     NoCredit,
-    /// It has this very attempt already; what becomes of that one counts.
+    /// It has this task already, or had its result settled. That is a contradiction, and ends the attempt.
     Duplicate,
     /// No worker like this one can run it: an error result says why.
     Impossible {

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use waypost_engine::{
-    BlockId, ChannelEpoch, Drain, Engine, EntryId, Event, Failure, Input, JournalRecord, Output, Settings, TaskId,
-    Time, ToWorker, WorkerId,
+    BlockId, ChannelEpoch, Drain, Engine, EntryId, Event, Failure, Input, JournalRecord, Output, RefusalReason,
+    Settings, TaskId, Time, ToWorker, WorkerId,
 };
 
 use crate::broker::ChannelUse;
@@ -160,6 +160,15 @@ impl World<'_> {
                 let pause = self.chance.millis(50, 2_000);
                 self.after(pause, Happening::ConnectPublisher { life });
             }
+            Input::WorkerHello { block, .. } => {
+                if let Some(machine) = self.machines.get_mut(block) {
+                    machine.silent_since = None;
+                }
+            }
+            Input::TaskRefused {
+                reason: RefusalReason::Duplicate,
+                ..
+            } => self.mark("refused as a duplicate"),
             Input::WorkerDraining { worker } => {
                 self.agent.draining.insert(*worker);
             }
@@ -276,10 +285,15 @@ impl World<'_> {
             }
             _ => {}
         }
-        let at = self.now + self.latency();
+        let latency = self.latency();
         let clock = self.agent.link_clocks.entry(worker).or_default();
-        *clock = at.max(*clock);
-        let at = *clock;
+        let mut at = (*clock).max(self.now + latency);
+        // A small message may overtake a large one, and never the other way round.
+        if matches!(&message, ToWorker::Run { body, .. } if body.len() > self.options.overtaken) {
+            at = at + latency;
+        } else {
+            *clock = at;
+        }
         self.at(at, Happening::ToWorker { block, worker, message });
     }
 
@@ -358,16 +372,15 @@ impl World<'_> {
     fn observe_event(&mut self, event: &Event) {
         self.mark(event.name());
         if let Event::WorkerGivenUp { block, .. } = event {
-            let born = self.agent.born;
-            let silent_since = self.machines.get(block).and_then(|machine| machine.silent_since);
-            // A block that is gone by now was silent for as long as it likes.
-            if let Some(since) = silent_since {
-                let silent_for = self.now.since(since.max(born));
-                self.checkers
-                    .given_up(*block, self.now, silent_for, self.options.settings.reconnect_grace);
-            } else {
-                self.checkers.given_up(*block, self.now, Duration::MAX, Duration::ZERO);
-            }
+            let (born, grace) = (self.agent.born, self.options.settings.reconnect_grace);
+            let silent_for = match self.machines.get(block) {
+                Some(machine) if machine.exists => machine
+                    .silent_since
+                    .map_or(Duration::ZERO, |since| self.now.since(since.max(born))),
+                // A block that is gone is silent for as long as it likes.
+                Some(_) | None => Duration::MAX,
+            };
+            self.checkers.given_up(*block, self.now, silent_for, grace);
         }
     }
 

@@ -14,6 +14,8 @@ pub(crate) struct Checkers {
     first_results: BTreeMap<TaskId, FirstResult>,
     /// Tasks of which a record could not be written: what only the journal could know may be forgotten.
     unrecorded: BTreeSet<TaskId>,
+    /// Tasks that somebody cancelled: one may begin while the word of that is on its way.
+    cancelled: BTreeSet<TaskId>,
     /// When a block's silent worker was last given up.
     given_up: BTreeMap<BlockId, Time>,
     /// Runs or results that differ because two faults left no choice.
@@ -66,6 +68,10 @@ impl Checkers {
                 "task {task} was acknowledged, and neither the broker nor the journal has anything of it"
             ));
         }
+    }
+
+    pub(crate) fn cancelled(&mut self, task: TaskId) {
+        self.cancelled.insert(task);
     }
 
     pub(crate) fn unrecorded(&mut self, task: TaskId) {
@@ -145,7 +151,7 @@ impl Checkers {
         let lost = first
             .block
             .is_some_and(|block| self.holder_is_away(task, block, first.at));
-        if lost || self.unrecorded.contains(&task) {
+        if lost || self.unrecorded.contains(&task) || self.cancelled.contains(&task) {
             self.excused += 1;
         } else {
             self.violate(format!(

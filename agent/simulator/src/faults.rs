@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use waypost_engine::{BlockEnd, BlockEndKind, BlockId};
+use waypost_engine::{BlockEnd, BlockEndKind, BlockId, Input};
 
 use crate::Fault;
 use crate::world::{Happening, World};
@@ -64,6 +64,13 @@ impl World<'_> {
             Fault::Terminate => {
                 if let Some(block) = self.some_block() {
                     self.terminate(block);
+                }
+            }
+            Fault::Cancel => {
+                let tasks: Vec<waypost_engine::TaskId> = self.facts.keys().copied().collect();
+                if let Some(task) = self.chance.choose(&tasks) {
+                    self.checkers.cancelled(task);
+                    self.give(Input::Cancel { task });
                 }
             }
             Fault::Refusal | Fault::Start | Fault::Delete | Fault::Executor | Fault::Double => {}

@@ -16,6 +16,7 @@ mod checkers;
 mod faults;
 mod machine;
 mod options;
+mod platform;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -3,11 +3,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use waypost_engine::{
-    BlockEnd, BlockEndKind, BlockId, BlockState, ExecutorEnd, ExecutorExit, HeldState, HeldTask, Input, ProcessExit,
-    RefusalReason, Slot, StartOutcome, TaskId, TaskOutcome, Time, ToWorker, WorkerId,
+    BlockEnd, BlockEndKind, BlockId, ExecutorEnd, ExecutorExit, HeldState, HeldTask, Input, ProcessExit, RefusalReason,
+    Slot, TaskId, TaskOutcome, Time, ToWorker, WorkerId,
 };
 
-use crate::Fault;
 use crate::world::{Happening, Via, World};
 
 /// A block and the worker in it.
@@ -15,8 +14,6 @@ use crate::world::{Happening, Via, World};
 pub(crate) struct Machine {
     /// The platform has it.
     pub(crate) exists: bool,
-    /// Its worker runs.
-    ready: bool,
     /// The worker's side of its link.
     pub(crate) session: Option<WorkerId>,
     dial: u64,
@@ -32,7 +29,10 @@ pub(crate) struct Machine {
     result_credit: i64,
     unsent: VecDeque<TaskId>,
     draining: bool,
-    told_to_drain: bool,
+    /// The agent has answered the hello with all that it has to say to it: results may be sent.
+    heard: bool,
+    /// Tasks that were cancelled or asked back before they came.
+    early: BTreeSet<(TaskId, u32)>,
     clock: Time,
 }
 
@@ -53,8 +53,23 @@ pub(crate) struct Held {
 }
 
 impl Machine {
+    /// One that was made just now; no agent has heard of it.
+    pub(crate) fn new(now: Time) -> Self {
+        Self {
+            exists: true,
+            silent_since: Some(now),
+            ..Self::default()
+        }
+    }
+
     fn is_done(&self) -> bool {
         self.queue.is_empty() && self.running.is_empty() && self.held.is_empty()
+    }
+
+    fn has(&self, task: TaskId) -> bool {
+        self.held.contains_key(&task)
+            || self.running.values().any(|run| run.task == task)
+            || self.queue.iter().any(|(queued, _)| *queued == task)
     }
 
     pub(crate) fn is_busy(&self) -> bool {
@@ -63,100 +78,7 @@ impl Machine {
 }
 
 impl World<'_> {
-    pub(crate) fn start_block(&mut self, block: BlockId) {
-        let wrong = self.goes_wrong(Fault::Start);
-        let fails = wrong && self.chance.happens(500);
-        let created = !fails && (!wrong || self.chance.happens(700));
-        let latency = self.latency();
-        let outcome = if fails {
-            StartOutcome::Failed(BlockEnd::new(BlockEndKind::CannotStart, "the platform said no"))
-        } else if wrong {
-            StartOutcome::Unknown
-        } else {
-            StartOutcome::Started
-        };
-        self.input(latency, Via::Process, Input::BlockStarted { block, outcome });
-        if created {
-            let slow = if wrong { 300_000 } else { 5_000 };
-            let (created_in, ready_in) = (self.latency(), self.chance.millis(10, slow));
-            self.creating.insert(block);
-            self.after(created_in, Happening::BlockCreated { block, ready_in });
-        }
-    }
-
-    pub(crate) fn block_created(&mut self, block: BlockId, ready_in: Duration) {
-        if !self.creating.remove(&block) {
-            return;
-        }
-        let machine = Machine {
-            exists: true,
-            silent_since: Some(self.now),
-            ..Machine::default()
-        };
-        self.machines.insert(block, machine);
-        self.observe(block, BlockState::Pending { why: None });
-        self.after(ready_in, Happening::BlockReady { block });
-    }
-
-    fn observe(&mut self, block: BlockId, state: BlockState) {
-        let latency = self.latency();
-        self.input(latency, Via::Process, Input::BlockObserved { block, state });
-    }
-
-    pub(crate) fn block_ready(&mut self, block: BlockId) {
-        let Some(machine) = self.machines.get_mut(&block).filter(|machine| machine.exists) else {
-            return;
-        };
-        machine.ready = true;
-        self.observe(block, BlockState::Running);
-        self.dial_after(block, Duration::from_millis(10));
-    }
-
-    pub(crate) fn delete_block(&mut self, block: BlockId) {
-        let latency = self.latency();
-        let wrong = self.goes_wrong(Fault::Delete);
-        self.input(latency, Via::Process, Input::BlockDeleted { block, done: !wrong });
-        if !wrong || self.chance.happens(500) {
-            let latency = self.latency();
-            if self.creating.remove(&block) {
-                self.observe(
-                    block,
-                    BlockState::Ended(BlockEnd::new(BlockEndKind::Deleted, "never made")),
-                );
-            } else if self.machines.get(&block).is_some_and(|machine| machine.exists) {
-                self.after(
-                    latency,
-                    Happening::BlockDies {
-                        block,
-                        end: BlockEnd::new(BlockEndKind::Deleted, "deleted"),
-                    },
-                );
-            } else {
-                self.observe(
-                    block,
-                    BlockState::Ended(BlockEnd::new(BlockEndKind::Deleted, "not found")),
-                );
-            }
-        }
-    }
-
-    pub(crate) fn block_dies(&mut self, block: BlockId, end: BlockEnd) {
-        let Some(machine) = self.machines.get_mut(&block).filter(|machine| machine.exists) else {
-            return;
-        };
-        let session = machine.session;
-        *machine = Machine::default();
-        self.trace(|| format!("block {block} dies: {:?}", end.kind));
-        self.checkers.block_gone(block);
-        if let Some(worker) = session {
-            self.agent.links.remove(&worker);
-            let latency = self.chance.millis(1, 15_000);
-            self.input(latency, Via::Process, Input::WorkerLost { worker });
-        }
-        self.observe(block, BlockState::Ended(end));
-    }
-
-    fn dial_after(&mut self, block: BlockId, pause: Duration) {
+    pub(crate) fn dial_after(&mut self, block: BlockId, pause: Duration) {
         let dial = self.number();
         if let Some(machine) = self.machines.get_mut(&block) {
             machine.dial = dial;
@@ -171,10 +93,15 @@ impl World<'_> {
             return;
         };
         let Some(worker) = machine.session.take() else { return };
-        machine.silent_since = Some(now);
+        machine.silent_since.get_or_insert(now);
         machine.redials = 0;
-        // What has not begun may be given to others while nobody hears of it.
-        machine.queue.clear();
+        // What has not begun may be given to others while nobody hears of it: it is dropped, or kept and not begun until
+        // the agent has said what it thinks of it.
+        machine.heard = false;
+        machine.early.clear();
+        if !self.options.keeps_queue {
+            machine.queue.clear();
+        }
         self.trace(|| format!("the link of block {block} (w{worker}) breaks"));
         self.agent.links.remove(&worker);
         if agent_sees {
@@ -223,7 +150,6 @@ impl World<'_> {
             return;
         };
         machine.session = Some(worker);
-        machine.silent_since = None;
         machine.clock = now;
         let mut held: Vec<HeldTask> = Vec::new();
         held.extend(machine.queue.iter().map(|&(task, attempt)| HeldTask {
@@ -291,15 +217,20 @@ impl World<'_> {
 
     /// Sends something to the agent over the block's link, in its order.
     fn tell_agent(&mut self, block: BlockId, input: Input) {
-        let latency = self.latency();
+        let (latency, overtaken) = (self.latency(), self.options.overtaken);
         let now = self.now;
         let life = self.agent.life;
         let Some(machine) = self.machines.get_mut(&block) else {
             return;
         };
         let Some(worker) = machine.session else { return };
-        machine.clock = machine.clock.max(now + latency);
-        let at = machine.clock;
+        // A small message may overtake a large one, and never the other way round.
+        let mut at = machine.clock.max(now + latency);
+        if matches!(&input, Input::TaskFinished { body, .. } if body.len() > overtaken) {
+            at = at + latency;
+        } else {
+            machine.clock = at;
+        }
         self.at(
             at,
             Happening::ToAgent {
@@ -325,8 +256,16 @@ impl World<'_> {
                     return;
                 }
                 machine.credit -= 1;
-                if machine.draining {
-                    let reason = RefusalReason::Draining;
+                let refusal = if machine.has(task) || machine.settled.contains(&task) {
+                    Some(RefusalReason::Duplicate)
+                } else if machine.early.remove(&(task, attempt)) {
+                    Some(RefusalReason::Recalled)
+                } else if machine.draining {
+                    Some(RefusalReason::Draining)
+                } else {
+                    None
+                };
+                if let Some(reason) = refusal {
                     self.tell_agent(
                         block,
                         Input::TaskRefused {
@@ -336,6 +275,7 @@ impl World<'_> {
                             reason,
                         },
                     );
+                    self.grant(block);
                     return;
                 }
                 machine.queue.push_back((task, attempt));
@@ -372,10 +312,11 @@ impl World<'_> {
             }
             ToWorker::ResultCredit { bytes } => {
                 machine.result_credit = machine.result_credit.saturating_add_unsigned(bytes);
+                machine.heard = true;
                 self.send_results(block);
+                self.begin_tasks(block);
             }
             ToWorker::Drain => {
-                machine.told_to_drain = true;
                 self.begin_draining(block);
             }
             ToWorker::Close => self.break_link(block, false),
@@ -438,6 +379,9 @@ impl World<'_> {
             let Some(machine) = self.machines.get_mut(&block) else {
                 return;
             };
+            if !machine.heard {
+                return;
+            }
             let used: BTreeSet<u32> = machine.running.values().map(|run| run.slot).collect();
             let Some(slot) = (0..slots).find(|slot| !used.contains(slot)) else {
                 return;
@@ -553,6 +497,10 @@ impl World<'_> {
         let Some(machine) = self.machines.get_mut(&block) else {
             return;
         };
+        if !machine.has(task) {
+            machine.early.insert((task, attempt));
+            return;
+        }
         let before = machine.queue.len();
         machine.queue.retain(|queued| *queued != (task, attempt));
         if machine.queue.len() < before {

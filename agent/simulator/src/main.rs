@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use waypost_simulator::{FAULTS, Options, Verdict, run};
+use waypost_simulator::{FAULTS, Marks, Options, Verdict, run};
 
 /// Plays a seeded world around the real engine of the endpoint.
 ///
@@ -21,7 +21,7 @@ struct Arguments {
     #[arg(long)]
     tasks: Option<u32>,
     /// Leave these faults out: channel, publisher, refusal, outage, link, silence, block, kill, handover, fence, start,
-    /// delete, executor, journal, double, terminate.
+    /// delete, executor, journal, double, terminate, cancel.
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
     /// Print everything that happens.
@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         without.push(*fault);
     }
     let (mut worst, mut failed, mut steps, mut excused) = (0, 0_u64, 0, 0);
+    let mut marks = Marks::new();
     for seed in arguments.seed..arguments.seed.saturating_add(arguments.seeds) {
         let mut options = Options::draw(seed);
         options.trace = arguments.trace;
@@ -58,11 +59,11 @@ fn main() -> ExitCode {
         worst = worst.max(verdict.exit_code());
         match verdict {
             Verdict::Passed(report) => {
+                for (name, count) in &report.marks {
+                    *marks.entry(*name).or_insert(0) += count;
+                }
                 steps += report.steps;
                 excused += report.excused;
-                if arguments.seeds == 1 {
-                    println!("{report:?}");
-                }
             }
             Verdict::Crash(what) | Verdict::Safety(what) | Verdict::Liveness(what) => {
                 failed += 1;

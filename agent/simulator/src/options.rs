@@ -25,10 +25,11 @@ pub enum Fault {
     Journal,
     Double,
     Terminate,
+    Cancel,
 }
 
 /// The faults, the names that switch them off, and what they are.
-pub const FAULTS: [(Fault, &str, &str); 16] = [
+pub const FAULTS: [(Fault, &str, &str); 17] = [
     (
         Fault::Channel,
         "channel",
@@ -69,6 +70,7 @@ pub const FAULTS: [(Fault, &str, &str); 16] = [
     (Fault::Journal, "journal", "the journal cannot be written for a while"),
     (Fault::Double, "double", "the service publishes a task twice"),
     (Fault::Terminate, "terminate", "a worker is told to end by its platform"),
+    (Fault::Cancel, "cancel", "somebody cancels a task"),
 ];
 
 /// Everything that decides a world. The same options make the same run.
@@ -100,6 +102,10 @@ pub struct Options {
     pub latency: Duration,
     /// How long the agent takes to consume after its start: more than the workers take to redial, or less.
     pub consumer_delay: Duration,
+    /// Workers keep tasks that have not begun when their link breaks, and say so when they redial.
+    pub keeps_queue: bool,
+    /// Messages with a larger body are overtaken by others on the same link.
+    pub overtaken: usize,
     /// How long workers take to redial a new life of the agent.
     pub redial_delay: Duration,
     /// All tasks are submitted within this time.
@@ -191,6 +197,8 @@ impl Options {
             seed,
             trouble,
             submitted_within: trouble.mul_f64(chance.range(1, 100) as f64 / 100.0),
+            keeps_queue: chance.happens(500),
+            overtaken: usize::try_from(chance.range(1_000, 40_000)).unwrap_or(usize::MAX),
             redial_delay: chance.millis(10, 20_000),
             tasks: chance.number(1, 120),
             odds,
@@ -256,6 +264,16 @@ impl fmt::Display for Options {
             self.redial_delay,
             self.consumer_timeout,
             if self.quorum { ", quorum queue" } else { "" },
+        )?;
+        write!(
+            formatter,
+            ", over {} B overtaken{}",
+            self.overtaken,
+            if self.keeps_queue {
+                ", workers keep their queue"
+            } else {
+                ""
+            },
         )
     }
 }

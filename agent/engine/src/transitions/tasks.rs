@@ -128,7 +128,10 @@ impl crate::Engine {
                 self.requeue(id);
             }
             RefusalReason::Recalled | RefusalReason::NoCredit => self.requeue(id),
-            RefusalReason::Duplicate => {}
+            RefusalReason::Duplicate => {
+                let why = "its worker says that it has the task already".to_owned();
+                self.system_failure(id, Cause::Refused { reason: why }, Some(block), None);
+            }
             RefusalReason::Impossible { why } => self.fail(id, Cause::Refused { reason: why }, Some(block), None),
         }
     }
