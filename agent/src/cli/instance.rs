@@ -4,17 +4,20 @@
 //! and one of a live endpoint can not be mistaken for it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use nix::unistd::Pid;
 
 /// The lock of this process on an endpoint.
 #[derive(Debug)]
 pub(super) struct Instance {
-    lock: Flock<File>,
+    file: File,
 }
 
 /// Who runs an endpoint.
@@ -26,29 +29,43 @@ pub(super) enum Holder {
     Process(Pid),
 }
 
+/// A lock on the whole file. Locks of this kind belong to the open file, and can be asked for without being taken: who
+/// only looks is in nobody's way.
+fn whole_file(kind: libc::c_int) -> libc::flock {
+    libc::flock {
+        // Both constants are 0 or 1.
+        l_type: libc::c_short::try_from(kind).unwrap_or_default(),
+        l_whence: libc::c_short::try_from(libc::SEEK_SET).unwrap_or_default(),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
 impl Instance {
     /// Takes the lock and writes the pid. `None` if another process has it.
     pub(super) fn take(pid_file: &Path) -> io::Result<Option<Self>> {
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o644)
             .open(pid_file)?;
-        let Ok(mut lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else {
-            return Ok(None);
-        };
-        lock.set_len(0)?;
-        lock.rewind()?;
-        lock.write_all(std::process::id().to_string().as_bytes())?;
-        lock.flush()?;
-        Ok(Some(Self { lock }))
+        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
+            Ok(_) => {}
+            Err(Errno::EAGAIN | Errno::EACCES) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        file.write_all(std::process::id().to_string().as_bytes())?;
+        Ok(Some(Self { file }))
     }
 
     /// Gives the lock up and empties the pid file. The file itself stays: who waits for its lock has it open.
     pub(super) fn release(self) {
-        let _ = self.lock.set_len(0);
+        let _ = self.file.set_len(0);
     }
 }
 
@@ -59,20 +76,23 @@ pub(super) fn holder(pid_file: &Path) -> io::Result<Holder> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Holder::None),
         Err(error) => return Err(error),
     };
-    match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        Ok(_) => Ok(Holder::None),
-        Err((mut file, _)) => {
-            let mut text = String::new();
-            file.read_to_string(&mut text)?;
-            let pid = text.trim().parse().ok().filter(|pid| *pid > 0).ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("{} is locked and holds no process id", pid_file.display()),
-                )
-            })?;
-            Ok(Holder::Process(Pid::from_raw(pid)))
+    // For a moment at its start and its end a process has the lock and no pid in the file.
+    for _ in 0..200 {
+        let mut lock = whole_file(libc::F_RDLCK);
+        fcntl(&file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+        if libc::c_int::from(lock.l_type) == libc::F_UNLCK {
+            return Ok(Holder::None);
         }
+        let text = std::fs::read_to_string(pid_file)?;
+        if let Some(pid) = text.trim().parse().ok().filter(|pid| *pid > 0) {
+            return Ok(Holder::Process(Pid::from_raw(pid)));
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
+    Err(io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("{} is locked and holds no process id", pid_file.display()),
+    ))
 }
 
 #[cfg(test)]
@@ -87,6 +107,7 @@ mod tests {
         let first = Instance::take(&path).unwrap().unwrap();
         assert!(Instance::take(&path).unwrap().is_none());
         assert_eq!(holder(&path).unwrap(), Holder::Process(Pid::this()));
+        assert!(Instance::take(&path).unwrap().is_none(), "to look does not hinder");
         // As after a kill: the file stays, the lock does not.
         drop(first);
         assert_eq!(holder(&path).unwrap(), Holder::None);

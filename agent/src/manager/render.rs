@@ -205,3 +205,125 @@ pub(crate) fn local_user() -> String {
         .flatten()
         .map_or_else(|| Uid::current().to_string(), |user| user.name)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use uuid::Uuid;
+    use waypost_protocol::{AmqpCredentials, QueueInfo};
+
+    use super::*;
+    use crate::config::{ProviderConfig, Sources};
+
+    fn configured() -> (tempfile::TempDir, EndpointDirectory) {
+        let base = tempfile::tempdir().unwrap();
+        let directory = EndpointDirectory::find(base.path(), "mine").unwrap();
+        directory.configure(&Sources::default()).unwrap();
+        (base, directory)
+    }
+
+    fn request(options: &Json, runtime: &Json) -> StartRequest {
+        let queue = QueueInfo {
+            connection_url: "amqp://h/".to_owned(),
+            queue: "q".to_owned(),
+            exchange: None,
+            queue_publish_kwargs: None,
+        };
+        StartRequest {
+            name: "uep.a.b".to_owned(),
+            user_options: options.to_string(),
+            user_runtime: runtime.to_string(),
+            credentials: AmqpCredentials {
+                endpoint_id: Uuid::nil(),
+                task_queue_info: queue.clone(),
+                result_queue_info: queue.clone(),
+                heartbeat_queue_info: queue,
+            },
+            identity: Uuid::nil(),
+            username: "me".to_owned(),
+            matched: Uuid::from_u128(7),
+            age: 0,
+        }
+    }
+
+    #[test]
+    fn the_files_of_configure_make_a_user_endpoint_with_and_without_options() {
+        let (_base, directory) = configured();
+        let manager = ManagerConfig::default();
+        let plain = rendered(&directory, &manager, &request(&Json::Null, &Json::Null)).unwrap();
+        assert_eq!(plain.config.engine.max_workers_per_node, Some(1));
+        assert_eq!(plain.config.idle_heartbeats_soft, 10);
+        let options = json!({"max_workers_per_node": 3, "worker_init": "echo \"a\"\necho b # c", "other": 1});
+        let made = rendered(&directory, &manager, &request(&options, &Json::Null)).unwrap();
+        assert_eq!(made.config.engine.max_workers_per_node, Some(3));
+        let ProviderConfig::Local(provider) = made.config.engine.provider;
+        assert_eq!(provider.worker_init, "echo \"a\"\necho b # c");
+    }
+
+    #[test]
+    fn options_that_do_not_meet_the_schema_are_refused_in_words() {
+        let (_base, directory) = configured();
+        let manager = ManagerConfig::default();
+        let bad = request(&json!({"max_workers_per_node": "many"}), &Json::Null);
+        let error = rendered(&directory, &manager, &bad).unwrap_err();
+        assert!(
+            error.contains("ValidationError") && error.contains("integer"),
+            "{error}"
+        );
+        let reserved = request(&json!({"_GC": {}}), &Json::Null);
+        assert!(
+            rendered(&directory, &manager, &reserved)
+                .unwrap_err()
+                .contains("'_GC' is a reserved word")
+        );
+    }
+
+    #[test]
+    fn workers_are_told_what_the_submitter_runs_unless_the_endpoint_says_otherwise() {
+        let (_base, directory) = configured();
+        fs::write(directory.environment_file(), "GC_USER_SDK_VERSION: 3.0\nSITE: x\n").unwrap();
+        let runtime = json!({"globus_compute_sdk_version": "4.19.0", "python": {"version": "3.12.1"}});
+        let made = rendered(&directory, &ManagerConfig::default(), &request(&Json::Null, &runtime)).unwrap();
+        let variable = |name: &str| made.config.environment.get(name).map(String::as_str);
+        assert_eq!(variable("GC_USER_PYTHON_VERSION"), Some("3.12.1"));
+        assert_eq!(variable("GC_USER_SDK_VERSION"), Some("3.0"));
+        assert_eq!(variable("SITE"), Some("x"));
+        assert_eq!(variable("GLOBUS_COMPUTE_ENDPOINT_NAME"), Some("uep.a.b"));
+    }
+
+    #[test]
+    fn what_the_endpoint_allows_holds_whatever_the_template_says() {
+        let (_base, directory) = configured();
+        let other = Uuid::from_u128(1);
+        fs::write(
+            directory.template_file(None),
+            format!("allowed_functions: [{other}]\nengine: {{}}\n"),
+        )
+        .unwrap();
+        let mut manager = ManagerConfig::default();
+        let request = request(&Json::Null, &Json::Null);
+        let made = rendered(&directory, &manager, &request).unwrap();
+        assert_eq!(made.config.base.allowed_functions, Some(vec![other]));
+        manager.base.allowed_functions = Some(vec![Uuid::from_u128(2)]);
+        let made = rendered(&directory, &manager, &request).unwrap();
+        assert_eq!(made.config.base.allowed_functions, manager.base.allowed_functions);
+    }
+
+    #[test]
+    fn templates_find_the_endpoint_the_submitter_and_the_local_user() {
+        let (_base, directory) = configured();
+        fs::write(
+            directory.template_file(None),
+            "display_name: \"{{ _GC.parent_config.display_name }} {{ _GC.parent_config.heartbeat_period }} \
+             {{ _GC.mapped_identity.globus.id }} {{ _GC.mapped_identity.local.uid }}\"\nengine: {}\n",
+        )
+        .unwrap();
+        let mut manager = ManagerConfig::default();
+        manager.base.display_name = Some("Mine".to_owned());
+        let made = rendered(&directory, &manager, &request(&Json::Null, &Json::Null)).unwrap();
+        assert_eq!(
+            made.config.base.display_name,
+            Some(format!("Mine 30 {} {}", Uuid::from_u128(7), Uid::current()))
+        );
+    }
+}

@@ -29,6 +29,8 @@ struct Script {
     /// Answers to registrations, in turn; the last one is given again and again.
     registrations: VecDeque<Answer>,
     requests: Vec<Request>,
+    /// The life of each token, in seconds.
+    token_life: u64,
 }
 
 /// The service, for as long as the test runs.
@@ -48,6 +50,7 @@ impl Service {
             script: Arc::new(Mutex::new(Script {
                 registrations: answers.into_iter().collect(),
                 requests: Vec::new(),
+                token_life: 3600,
             })),
         };
         let router = Router::new().fallback(answer).with_state(Arc::clone(&service.script));
@@ -62,6 +65,12 @@ impl Service {
                 });
         });
         service
+    }
+
+    /// Gives tokens of so many seconds.
+    pub(crate) fn with_token_life(self, seconds: u64) -> Self {
+        self.script.lock().unwrap().token_life = seconds;
+        self
     }
 
     pub(crate) fn url(&self) -> String {
@@ -108,7 +117,7 @@ async fn answer(
             200,
             json!({
                 "access_token": format!("hidden-token-{count}"), "scope": "all", "resource_server": "funcx_service",
-                "expires_in": 3600, "token_type": "Bearer", "other_tokens": [],
+                "expires_in": script.token_life, "token_type": "Bearer", "other_tokens": [],
             }),
         ),
         "/v2/version" => (200, json!({"min_sdk_version": "2.0.0", "min_ep_version": "2.0.0"})),

@@ -135,6 +135,45 @@ fn a_refused_token_is_renewed_once_and_a_fault_of_the_service_is_waited_out() {
 }
 
 #[test]
+fn a_token_in_its_last_minute_is_not_used_any_more() {
+    for (life, tokens) in [(59, 2), (3600, 1)] {
+        let service = Service::start([(422, json!({}))]).with_token_life(life);
+        let user = User::of(&service.url());
+        user.configure("mine", DIRECT);
+        assert_eq!(user.run(&["start", "mine"]).status.code(), Some(65));
+        assert_eq!(service.requests("/v2/oauth2/token").len(), tokens, "{life} s");
+    }
+}
+
+#[test]
+fn to_look_at_an_endpoint_does_not_keep_it_from_starting() {
+    let service = Service::start([registered(ID)]);
+    let user = User::of(&service.url());
+    user.configure("mine", DIRECT);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    user.run(&["list"]);
+                }
+            });
+        }
+        for _ in 0..5 {
+            let output = user.run(&["start", "mine", "--detach"]);
+            let stopped = user.run(&["stop", "mine"]);
+            stop.store(
+                !output.status.success() || !stopped.status.success(),
+                std::sync::atomic::Ordering::Relaxed,
+            );
+            assert!(output.status.success(), "{}", text(&output));
+            assert!(stopped.status.success(), "{}", text(&stopped));
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn a_setup_that_fails_ends_with_78() {
     let user = User::of("http://127.0.0.1:1");
     user.configure("mine", &format!("endpoint_setup: echo no luck; exit 3\n{DIRECT}"));
