@@ -1,5 +1,6 @@
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -11,20 +12,18 @@ use crate::config::EndpointDirectory;
 use crate::manager::EndpointStatus;
 use crate::telemetry::ask_control;
 
+/// An endpoint that runs answers within so long, or something is wrong with it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 pub(super) fn status(base: &Path, options: StatusOptions) -> Result<(), CliError> {
     let directory = EndpointDirectory::find(base, &options.name)?;
     if !directory.exists() {
         directory.read()?;
     }
     let said = |error: &dyn std::fmt::Display| CliError::said(error.to_string(), exit_code::ERROR);
-    let text = match holder(&directory.pid_file()).map_err(|error| said(&error))? {
-        Holder::Process(pid) => ask_control(&directory.control_socket()).map_err(|error| {
-            CliError::said(
-                format!("the endpoint runs (process {pid}), and does not answer: {error}"),
-                exit_code::TEMPORARY,
-            )
-        })?,
-        Holder::None => serde_json::to_string(&EndpointStatus::stopped(directory.name(), directory.endpoint_id()?))
+    let text = match running_status(&directory)? {
+        Some(text) => text,
+        None => serde_json::to_string(&EndpointStatus::stopped(directory.name(), directory.endpoint_id()?))
             .map_err(|error| said(&error))?,
     };
     if options.json {
@@ -34,6 +33,29 @@ pub(super) fn status(base: &Path, options: StatusOptions) -> Result<(), CliError
     let status: Value = serde_json::from_str(&text).map_err(|error| said(&error))?;
     print(describe(&status).trim_end());
     Ok(())
+}
+
+/// What the process that runs the endpoint says, if there is one.
+fn running_status(directory: &EndpointDirectory) -> Result<Option<String>, CliError> {
+    let start = Instant::now();
+    loop {
+        let Holder::Process(pid) =
+            holder(&directory.pid_file()).map_err(|error| CliError::said(error.to_string(), exit_code::ERROR))?
+        else {
+            return Ok(None);
+        };
+        match ask_control(&directory.control_socket()) {
+            Ok(text) => return Ok(Some(text)),
+            // For a moment at its start and its end it runs and does not listen.
+            Err(_) if start.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => {
+                return Err(CliError::said(
+                    format!("the endpoint runs (process {pid}), and does not answer: {error}"),
+                    exit_code::TEMPORARY,
+                ));
+            }
+        }
+    }
 }
 
 /// The status for a person.
