@@ -4,6 +4,7 @@ The facts are those of ``globus-compute-endpoint`` 4.19: environment, working di
 and the fields of a Result.
 """
 
+import inspect
 import json
 import os
 import platform
@@ -37,6 +38,8 @@ class CouldNotExecuteUserTaskError(Exception):
     """The message was not a task."""
 
 
+# Early releases of the SDK name the class, later ones an instance.
+_DATA = DEFAULT_STRATEGY_DATA() if isinstance(DEFAULT_STRATEGY_DATA, type) else DEFAULT_STRATEGY_DATA
 _INTERNAL = (CouldNotExecuteUserTaskError, MaxResultSizeExceeded)
 
 
@@ -61,15 +64,19 @@ class Functions:
             self._bytes -= len(oldest)
 
 
+def _serializer(allowed):
+    if not allowed:
+        return ComputeSerializer()
+    if "allowed_deserializer_types" not in inspect.signature(ComputeSerializer).parameters:
+        raise RuntimeError(f"globus-compute-sdk {sdk_version} cannot limit serializers: a later release is needed")
+    return ComputeSerializer(allowed_deserializer_types=list(allowed))
+
+
 class Contract:
     """Runs one task after the other as Globus Compute's own worker would."""
 
     def __init__(self, endpoint_id, working_directory, sandbox=False, allowed_serializers=None, result_size_limit=None):
-        options = {}
-        if allowed_serializers:
-            # Releases of the SDK without this option cannot enforce it, and say so by refusing the argument.
-            options["allowed_deserializer_types"] = list(allowed_serializers)
-        self._serializer = ComputeSerializer(**options)
+        self._serializer = _serializer(allowed_serializers)
         # Releases of the SDK without it know of no choice of serializers.
         self._pack = getattr(self._serializer, "serialize_from_list", lambda data, _: self._serializer.serialize(data))
         self._functions = Functions()
@@ -105,7 +112,7 @@ class Contract:
             if not serializers and not callable(returned):
                 try:
                     # What the serializer tries first, without its way to it.
-                    data = DEFAULT_STRATEGY_DATA.serialize(returned)
+                    data = _DATA.serialize(returned)
                 except Exception:
                     data = None
             if data is None:

@@ -12,7 +12,6 @@ from waypost_executor import package  # noqa: E402
 # The serializer without the web client: a second less for each test.
 package.install()
 
-from globus_compute_sdk.sdk.shell_function import ShellFunction  # noqa: E402
 from globus_compute_sdk.serialize import ComputeSerializer  # noqa: E402
 
 
@@ -169,6 +168,8 @@ if sys.argv[1:] == ["unpack"]:
 buffers = {}
 for name, function, arguments, keywords in json.load(sys.stdin):
     if function == "shell":
+        from globus_compute_sdk.sdk.shell_function import ShellFunction
+
         function = ShellFunction(arguments.pop(0))
     else:
         function = globals()[function]
