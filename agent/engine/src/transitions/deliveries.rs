@@ -57,11 +57,19 @@ impl crate::Engine {
         self.leave_owner(id);
         let task = self.tasks.remove(id)?;
         if task.interrupted {
-            self.starts.insert(id, task.failures);
+            self.remember_start(id, task.failures);
         } else if let Some(begun) = task.failures.checked_sub(1) {
-            self.starts.insert(id, begun);
+            self.remember_start(id, begun);
         }
         Some(task)
+    }
+
+    /// Remembers a start of a task that is not in hand: of as many as of the settled.
+    pub(crate) fn remember_start(&mut self, id: TaskId, attempt: u32) {
+        self.starts.insert(id, attempt);
+        if self.starts.len() > self.settings.settled_count {
+            self.starts.pop_first();
+        }
     }
 
     pub(crate) fn on_delivery(&mut self, delivery: Delivery) {
@@ -141,7 +149,8 @@ impl crate::Engine {
             bytes,
             redelivered,
         });
-        if self.settings.acknowledge == Acknowledge::OnAccept {
+        // What is acknowledged no longer counts towards the window; so while too much is held, nothing is.
+        if self.settings.acknowledge == Acknowledge::OnAccept && !self.window.over {
             self.journal_acceptance(id);
         }
         if !hold {
@@ -166,10 +175,28 @@ impl crate::Engine {
         }
     }
 
+    /// Accepts what came while too much was held, and is still only the broker's.
+    pub(crate) fn accept_late(&mut self) {
+        if self.settings.acknowledge == Acknowledge::OnAccept {
+            let tasks: Vec<TaskId> = self
+                .ledger
+                .iter()
+                .filter(|(_, open)| !open.in_journal)
+                .map(|(_, open)| open.task)
+                .collect();
+            for task in tasks {
+                self.journal_acceptance(task);
+            }
+        }
+    }
+
     /// Writes a task into the journal, so that its delivery can be acknowledged before it has a result.
     pub(crate) fn journal_acceptance(&mut self, id: TaskId) {
         let Some(task) = self.tasks.get(id) else { return };
         let Some(message) = task.message.clone() else { return };
+        if let Some(tag) = task.delivery {
+            self.ledger.set_in_journal(tag, true);
+        }
         let accepted = AcceptedTask {
             task: id,
             function: message.function,

@@ -75,11 +75,12 @@ impl Engine {
             for tag in tags {
                 self.ledger.settle(tag);
             }
-        } else if self.settings.acknowledge == Acknowledge::AfterResult
-            && let Some(tag) = task.delivery
-        {
-            // It was written because the broker would not wait; so the broker must bring it again.
-            self.refresh(id, tag);
+        } else if let Some(tag) = task.delivery {
+            self.ledger.set_in_journal(tag, false);
+            if self.settings.acknowledge == Acknowledge::AfterResult {
+                // It was written because the broker would not wait; so the broker must bring it again.
+                self.refresh(id, tag);
+            }
         }
     }
 

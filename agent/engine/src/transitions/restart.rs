@@ -21,7 +21,7 @@ impl crate::Engine {
         for record in records {
             match record {
                 JournalRecord::Started { task, attempt, .. } => {
-                    self.starts.insert(task, attempt);
+                    self.remember_start(task, attempt);
                 }
                 JournalRecord::Settled { task, at } => {
                     self.settled.insert(task, at, self.now);

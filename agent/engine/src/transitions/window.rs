@@ -76,6 +76,7 @@ impl crate::Engine {
             if held < bound / 4 * 3 {
                 self.window.over = false;
                 self.event(Event::HeldBytesExceeded(false));
+                self.accept_late();
             }
         } else if held > bound {
             self.window.over = true;

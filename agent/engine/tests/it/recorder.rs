@@ -293,6 +293,17 @@ impl Recorder {
         assert!(line.starts_with("journal start"), "{line}");
     }
 
+    /// As `begin`, but whatever it brings is yet to be expected.
+    pub(crate) fn begin_any(&mut self, worker: u64, number: u128) {
+        let (attempt, slot) = (self.attempt(number), Slot(0));
+        self.give(Input::TaskStarted {
+            worker: WorkerId(worker),
+            task: task(number),
+            attempt,
+            slot,
+        });
+    }
+
     pub(crate) fn finish(&mut self, worker: u64, number: u128) {
         self.finish_with(worker, number, "result");
     }

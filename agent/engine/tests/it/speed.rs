@@ -13,8 +13,16 @@ use waypost_engine::{
 const TASKS: u64 = 300_000;
 const WORKERS: u64 = 8;
 const SLOTS: u32 = 16;
-/// What must be reached on any machine in any company; a quiet one does several times as many.
-const TASKS_PER_SECOND_MIN: f64 = 40_000.0;
+/// What must be reached for each second of processor time on any machine; a usual one does several times as many.
+const TASKS_PER_SECOND_MIN: f64 = 60_000.0;
+
+/// Seconds for which this thread has had a processor: others on the machine do not count. Where Linux does not say it,
+/// seconds since `start`.
+fn processor_seconds(start: Instant) -> f64 {
+    let counted = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let nanoseconds = counted.and_then(|text| text.split(' ').next()?.parse::<f64>().ok());
+    nanoseconds.map_or_else(|| start.elapsed().as_secs_f64(), |nanoseconds| nanoseconds / 1e9)
+}
 
 /// What has been asked for and is answered in the next round, as a broker, workers and a journal would.
 #[derive(Default)]
@@ -109,6 +117,7 @@ fn a_core_takes_far_more_tasks_a_second_than_a_broker_delivers() {
     let body = Bytes::from_static(b"body");
     let (mut delivered, mut now, mut last_journalled) = (0, 0, 0);
     let start = Instant::now();
+    let before = processor_seconds(start);
     while world.acknowledged < TASKS {
         // As many as the window holds, ids without any order.
         while delivered < TASKS && delivered < world.acknowledged + 1000 {
@@ -147,7 +156,7 @@ fn a_core_takes_far_more_tasks_a_second_than_a_broker_delivers() {
             });
         }
     }
-    let seconds = start.elapsed().as_secs_f64();
+    let seconds = processor_seconds(start) - before;
     let rate = TASKS as f64 / seconds;
     println!("{rate:.0} tasks/s");
     assert!(rate >= TASKS_PER_SECOND_MIN, "{rate:.0} tasks/s");

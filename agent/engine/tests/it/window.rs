@@ -193,3 +193,38 @@ fn the_depth_is_asked_when_the_window_is_full_and_at_most_once_a_second() {
     it.seconds(10);
     assert_eq!(it.status().queue_depth, 0);
 }
+
+#[test]
+fn over_the_bound_nothing_is_acknowledged_on_accept() {
+    let acknowledge = waypost_engine::Acknowledge::OnAccept;
+    let mut it = Recorder::started(Settings {
+        held_bytes: 4 * MIB as u64,
+        acknowledge,
+        ..settings()
+    });
+    it.body = Bytes::from(vec![0; MIB]);
+    for number in 1..=4 {
+        it.deliver(number);
+    }
+    it.expect([
+        "journal accepted 1",
+        "journal accepted 2",
+        "journal accepted 3",
+        "journal accepted 4",
+    ]);
+    it.journalled();
+    it.expect(["ack through 4"]);
+    it.deliver(5);
+    it.expect(["journal accepted 5", "prefetch 1", "give back 5"]);
+    it.deliver(6);
+    it.journalled();
+    it.expect(["ask depth"]);
+    it.worker(1, block(0), 3);
+    it.expect(["run 1 on w1", "run 2 on w1", "run 3 on w1"]);
+    it.begin(1, 1);
+    it.begin(1, 2);
+    it.begin_any(1, 3);
+    it.expect(["journal start 0 of 3 in 2-0", "journal accepted 6", "prefetch 4"]);
+    it.journalled();
+    it.expect(["ack 6"]);
+}
