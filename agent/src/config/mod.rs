@@ -5,6 +5,7 @@
 mod defaults;
 mod directory;
 mod endpoint;
+mod engine;
 mod parse;
 mod python;
 mod reader;
