@@ -81,11 +81,10 @@ pub(crate) struct DatabaseArguments {
 }
 
 /// The kind of queue that tasks wait in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TaskQueueType {
     /// Kept by one node of the broker.
-    #[default]
     Classic,
     /// Kept by a majority of the broker's nodes.
     Quorum,
@@ -141,7 +140,7 @@ pub(crate) struct ServeArguments {
     #[arg(long, env = "WAYPOST_INTERCHANGE_KEY_FILE", value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
 
-    /// The kind of queue that tasks wait in [default: classic]
+    /// The kind of queue that tasks wait in [default: the virtual host's own, which is classic unless set]
     #[arg(long, env = "WAYPOST_INTERCHANGE_TASK_QUEUE_TYPE", value_enum)]
     pub(crate) task_queue_type: Option<TaskQueueType>,
 

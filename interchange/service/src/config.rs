@@ -54,7 +54,8 @@ pub(crate) struct Settings {
     /// The broker's virtual host.
     pub(crate) vhost: String,
     pub(crate) key_file: PathBuf,
-    pub(crate) task_queue_type: TaskQueueType,
+    /// None: the virtual host's default.
+    pub(crate) task_queue_type: Option<TaskQueueType>,
     pub(crate) token_lifetime: Duration,
     pub(crate) max_tasks_per_submit: usize,
     pub(crate) max_payload_bytes: usize,
@@ -124,7 +125,7 @@ impl Settings {
                 .key_file
                 .or(file.key_file)
                 .unwrap_or_else(|| PathBuf::from("interchange.key")),
-            task_queue_type: flags.task_queue_type.or(file.task_queue_type).unwrap_or_default(),
+            task_queue_type: flags.task_queue_type.or(file.task_queue_type),
             token_lifetime: seconds(flags.token_lifetime, file.token_lifetime, 172_800),
             max_tasks_per_submit: flags
                 .max_tasks_per_submit
@@ -212,7 +213,7 @@ mod tests {
         };
         let settings = resolve(flags, "max-tasks-per-submit = 8\ntask-queue-type = \"quorum\"\n").unwrap();
         assert_eq!(settings.max_tasks_per_submit, 7);
-        assert_eq!(settings.task_queue_type, TaskQueueType::Quorum);
+        assert_eq!(settings.task_queue_type, Some(TaskQueueType::Quorum));
         assert_eq!(settings.listen.port(), 5000);
     }
 

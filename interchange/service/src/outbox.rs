@@ -23,6 +23,8 @@ use crate::user_endpoints;
 pub(crate) const CLAIM: Duration = Duration::from_secs(10);
 /// How often entries of dead replicas are looked for.
 const SWEEP_PERIOD: Duration = Duration::from_secs(5);
+/// The bytes of tasks that are made into messages at once.
+const PART_BYTES: usize = 32 << 20;
 /// Entries that are taken over at once.
 const SWEEP_LIMIT: i64 = 200;
 
@@ -60,10 +62,31 @@ pub(crate) fn task_message(entry: &OutboxEntry) -> Outgoing {
 /// # Errors
 /// [`BrokerError`]: the store or the broker failed; the sweep will publish what is left.
 pub(crate) async fn publish(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), BrokerError> {
-    let messages: Vec<Outgoing> = entries.iter().map(task_message).collect();
     let timer = app.metrics.publish_seconds.start_timer();
-    let outcomes = live.publisher.publish(&messages).await;
+    let mut rest = entries;
+    while !rest.is_empty() {
+        let (part, later) = rest.split_at(first_part(rest));
+        publish_part(app, live, part).await?;
+        rest = later;
+    }
     timer.observe_duration();
+    Ok(())
+}
+
+/// How many of the entries are published at once: as many as make up [`PART_BYTES`], and at least one. Each message has
+/// a copy of its function's code.
+fn first_part(entries: &[OutboxEntry]) -> usize {
+    let mut bytes = 0;
+    let fitting = entries.iter().take_while(|entry| {
+        bytes += entry.code.len() + entry.payload.len();
+        bytes <= PART_BYTES
+    });
+    fitting.count().max(1)
+}
+
+async fn publish_part(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), BrokerError> {
+    let messages: Vec<Outgoing> = entries.iter().map(task_message).collect();
+    let outcomes = live.publisher.publish(&messages).await;
     let mut confirmed: Vec<Uuid> = Vec::with_capacity(entries.len());
     let mut homeless: HashSet<Uuid> = HashSet::new();
     for (entry, outcome) in entries.iter().zip(outcomes) {
@@ -133,5 +156,40 @@ async fn pass(app: &App, live: &Live) -> Result<(), BrokerError> {
         let endpoints: HashSet<Uuid> = entries.iter().map(|entry| entry.endpoint_id).collect();
         let endpoints: Vec<Uuid> = endpoints.into_iter().collect();
         user_endpoints::send_start_commands(app, live, &endpoints).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(code: usize, payload: usize) -> OutboxEntry {
+        OutboxEntry {
+            task_id: Uuid::from_u128(1),
+            endpoint_id: Uuid::from_u128(2),
+            function_id: Uuid::from_u128(3),
+            code: "c".repeat(code).into(),
+            payload: "p".repeat(payload),
+            resource_specification: None,
+            result_serializers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn large_tasks_are_published_a_few_at_a_time() {
+        let large = entry(PART_BYTES / 4, PART_BYTES / 4);
+        assert_eq!(first_part(&[large.clone(), large.clone(), large.clone()]), 2);
+        assert_eq!(first_part(&[entry(PART_BYTES, 1), large]), 1, "one at least");
+        assert_eq!(first_part(&vec![entry(1, 1); 5_000]), 5_000);
+    }
+
+    #[test]
+    fn a_task_buffer_is_the_code_followed_by_the_arguments() {
+        let message = task_message(&entry(2, 1));
+        let Ok(Message::Task(task)) = waypost_protocol::decode(&message.body) else {
+            panic!("a task was made")
+        };
+        assert_eq!(task.task_buffer, "ccp");
+        assert_eq!(message.queue, format!("{}.tasks", Uuid::from_u128(2)));
     }
 }

@@ -99,16 +99,17 @@ async fn submit(
     for task in &tasks {
         ids.entry(task.function_id).or_default().push(task.id);
     }
+    let codes: HashMap<Uuid, Arc<str>> = functions
+        .into_iter()
+        .map(|(id, function)| (id, Arc::from(function.code)))
+        .collect();
     let entries: Vec<OutboxEntry> = tasks
         .drain(..)
         .map(|task| OutboxEntry {
             task_id: task.id,
             endpoint_id: endpoint,
             function_id: task.function_id,
-            code: functions
-                .get(&task.function_id)
-                .map(|function| function.code.clone())
-                .unwrap_or_default(),
+            code: codes.get(&task.function_id).cloned().unwrap_or_default(),
             payload: task.payload,
             resource_specification: submission.resource_specification.clone(),
             result_serializers: submission.result_serializers.clone(),

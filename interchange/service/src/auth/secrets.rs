@@ -78,22 +78,32 @@ impl ServerKey {
     /// # Errors
     /// [`KeyError`].
     pub(crate) fn load_or_create(path: &Path) -> Result<Self, KeyError> {
+        let new_key = new_secret()?;
         let file_error = |source| KeyError::File {
             path: path.to_owned(),
             source,
         };
-        let made = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path);
-        match made {
-            Ok(mut file) => file
-                .write_all(new_secret()?.expose_secret().as_bytes())
-                .and_then(|()| file.sync_all())
-                .map_err(file_error)?,
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(file_error(error)),
+        if !path.exists() {
+            // Written beside it and then linked: a replica that starts at the same time sees a whole key or none.
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(format!(".{}", std::process::id()));
+            let beside = PathBuf::from(beside);
+            let written = std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&beside)
+                .and_then(|mut file| {
+                    file.write_all(new_key.expose_secret().as_bytes())?;
+                    file.sync_all()?;
+                    match std::fs::hard_link(&beside, path) {
+                        // The other replica was first: its key is the key.
+                        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+                        linked => linked,
+                    }
+                });
+            let _ = std::fs::remove_file(&beside);
+            written.map_err(file_error)?;
         }
         let key = std::fs::read(path).map_err(file_error)?.trim_ascii().to_vec();
         if key.len() < 32 {

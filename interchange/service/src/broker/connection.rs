@@ -36,7 +36,7 @@ pub(crate) struct Broker {
     uri: AMQPUri,
     management: Management,
     live: watch::Sender<Option<Arc<Live>>>,
-    task_queue_type: TaskQueueType,
+    task_queue_type: Option<TaskQueueType>,
     result_queue_expiry: Duration,
 }
 
@@ -59,10 +59,10 @@ impl Broker {
     /// # Errors
     /// [`BrokerError`]: a URL is not understood.
     pub(crate) fn new(settings: &Settings) -> Result<Self, BrokerError> {
-        let mut uri = AMQPUri::from_str(settings.broker_url.expose_secret()).map_err(BrokerError::Url)?;
+        let mut uri = AMQPUri::from_str(settings.broker_url.expose_secret()).map_err(|_| BrokerError::Url)?;
         uri.query.heartbeat = Some(AMQP_HEARTBEAT_SECONDS);
-        let management_url = Url::parse(settings.broker_management_url.expose_secret())
-            .map_err(|error| BrokerError::Url(error.to_string()))?;
+        let management_url =
+            Url::parse(settings.broker_management_url.expose_secret()).map_err(|_| BrokerError::Url)?;
         Ok(Self {
             uri,
             management: Management::new(&management_url, &settings.vhost)?,
@@ -108,12 +108,17 @@ impl Broker {
             .map_err(at("asking for confirms"))?;
         let declarations = Mutex::new((new_channel(&publishing).await?, 0));
         let version = self.management.version().await?;
+        let queue_type = match self.task_queue_type {
+            Some(queue_type) => queue_type,
+            None if self.management.default_queue_type().await?.as_deref() == Some("quorum") => TaskQueueType::Quorum,
+            None => TaskQueueType::Classic,
+        };
         let live = Live {
             publisher,
             forwarder,
             declarations,
             publishing,
-            task_queue_arguments: task_queue_arguments(self.task_queue_type, &version),
+            task_queue_arguments: task_queue_arguments(queue_type, &version),
             result_queue_arguments: result_queue_arguments(self.result_queue_expiry),
         };
         Ok((live, consuming))
@@ -127,23 +132,35 @@ async fn new_channel(connection: &Connection) -> Result<Channel, BrokerError> {
 /// Quorum queues of RabbitMQ 4 drop a message after 20 deliveries unless told otherwise; those of RabbitMQ 3 never do
 /// and refuse the number that says so.
 fn task_queue_arguments(queue_type: TaskQueueType, version: &str) -> FieldTable {
+    if queue_type == TaskQueueType::Classic {
+        return classic();
+    }
     let mut arguments = FieldTable::default();
-    if queue_type == TaskQueueType::Quorum {
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        let major: u32 = version
-            .split('.')
-            .next()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0);
-        if major >= 4 {
-            arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(-1));
-        }
+    arguments.insert(QUEUE_TYPE.into(), AMQPValue::LongString("quorum".into()));
+    let major: u32 = version
+        .split('.')
+        .next()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
+    if major >= 4 {
+        arguments.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(-1));
     }
     arguments
 }
 
-fn result_queue_arguments(expiry: Duration) -> FieldTable {
+/// The queue argument that names its type.
+const QUEUE_TYPE: &str = "x-queue-type";
+
+/// The arguments of a classic queue. The type is named, for a virtual host may have another default, which counts
+/// deliveries and drops at a limit.
+fn classic() -> FieldTable {
     let mut arguments = FieldTable::default();
+    arguments.insert(QUEUE_TYPE.into(), AMQPValue::LongString("classic".into()));
+    arguments
+}
+
+fn result_queue_arguments(expiry: Duration) -> FieldTable {
+    let mut arguments = classic();
     let milliseconds = i64::try_from(expiry.as_millis()).unwrap_or(i64::MAX).max(1);
     arguments.insert("x-expires".into(), AMQPValue::LongLongInt(milliseconds));
     arguments
@@ -323,7 +340,7 @@ async fn prepare(app: &App, live: &Live) -> Result<(), BrokerError> {
             .await
             .map_err(at("declaring an exchange"))?;
         channel
-            .queue_declare(name.into(), QueueDeclareOptions::durable(), FieldTable::default())
+            .queue_declare(name.into(), QueueDeclareOptions::durable(), classic())
             .await
             .map_err(at("declaring a queue"))?;
         channel

@@ -20,9 +20,12 @@ use crate::{clock, user_endpoints};
 /// What an endpoint that names no period is held to, in seconds: upstream's default.
 const DEFAULT_PERIOD_SECONDS: f64 = 30.0;
 
+/// Heartbeats that may be waiting here, acknowledged by none.
+const WINDOW: u16 = 250;
+
 /// Handles heartbeats until the consumer ends.
 pub(super) async fn consume(app: &Arc<App>, channel: &Channel) -> Result<(), BrokerError> {
-    let mut consumer = consumer(channel, HEARTBEATS).await?;
+    let mut consumer = consumer(channel, HEARTBEATS, WINDOW).await?;
     while let Some(batch) = next_batch(&mut consumer).await {
         let batch = batch.map_err(at("consuming heartbeats"))?;
         let Some(last) = batch.last().map(|delivery| delivery.delivery_tag) else {
@@ -79,6 +82,13 @@ fn period_ms(report: &StatusReport) -> i64 {
     (seconds.clamp(1.0, 31_536_000.0) * 1000.0) as i64
 }
 
+/// Whether the last of a task's entries says that its function was called.
+fn is_running(entries: &Value) -> bool {
+    let last = entries.as_array().and_then(|entries| entries.last());
+    let state = last.and_then(|entry| entry.get("state")).and_then(Value::as_str);
+    matches!(state, Some("execution-start" | "running"))
+}
+
 async fn take(app: &Arc<App>, id: Uuid, report: &StatusReport) -> Result<(), BrokerError> {
     let figures = Value::Object(report.global_state.clone()).to_string();
     let outcome = app
@@ -105,6 +115,13 @@ async fn take(app: &Arc<App>, id: Uuid, report: &StatusReport) -> Result<(), Bro
             }
         }
     }
+    let running: Vec<Uuid> = report
+        .task_statuses
+        .iter()
+        .filter(|(_, entries)| is_running(entries))
+        .filter_map(|(task, _)| Uuid::parse_str(task).ok())
+        .collect();
+    app.store.mark_running(id, &running).await?;
     app.metrics.heartbeats.inc();
     Ok(())
 }

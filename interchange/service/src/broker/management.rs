@@ -146,6 +146,18 @@ impl Management {
             .collect())
     }
 
+    /// The type that queues of the virtual host have if none is asked for, where one is set.
+    ///
+    /// # Errors
+    /// [`ManagementError`].
+    pub(crate) async fn default_queue_type(&self) -> Result<Option<String>, ManagementError> {
+        let vhost = self.call(Method::GET, &["vhosts", &self.vhost], None).await?;
+        Ok(vhost
+            .get("default_queue_type")
+            .and_then(Value::as_str)
+            .map(str::to_owned))
+    }
+
     /// The broker's version, such as `3.10.8`.
     ///
     /// # Errors

@@ -20,9 +20,9 @@ pub(crate) use withdraw::withdraw;
 /// Why the broker could not be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BrokerError {
-    /// The URL is not understood.
-    #[error("the broker's URL is not understood: {0}")]
-    Url(String),
+    /// A URL is not understood. It is not shown, for it has a password.
+    #[error("a URL of the broker is not understood; it must be like amqp://user:password@host:5672/%2F")]
+    Url,
     /// There is no connection now; one is being made.
     #[error("there is no connection to the broker")]
     Disconnected,

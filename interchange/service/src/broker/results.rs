@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer};
 use uuid::Uuid;
@@ -25,8 +25,14 @@ use crate::clock;
 use crate::metrics::Dropped;
 use crate::store::{Arrival, Settlement, StoredResult};
 
-/// Deliveries that may be waiting here, acknowledged by none.
-const PREFETCH: u16 = 250;
+/// The most deliveries that may be waiting here, acknowledged by none.
+const WINDOW_MAX: u16 = 250;
+/// The window before anything is known of the results' sizes.
+const WINDOW_AT_START: u16 = 32;
+/// The least window.
+const WINDOW_MIN: u16 = 4;
+/// The bytes that may be waiting here, if all deliveries have the mean size.
+const WINDOW_BYTES: usize = 128 << 20;
 /// The bytes of results that are handled in one batch, unless a single one is larger.
 const BATCH_BYTES: usize = 32 << 20;
 /// The pause before a batch is tried again that the store or the broker did not take.
@@ -39,7 +45,7 @@ pub(super) async fn next_batch(consumer: &mut Consumer) -> Option<lapin::Result<
     loop {
         let next = if batch.is_empty() {
             consumer.next().await
-        } else if batch.len() >= usize::from(PREFETCH) || bytes >= BATCH_BYTES {
+        } else if batch.len() >= usize::from(WINDOW_MAX) || bytes >= BATCH_BYTES {
             return Some(Ok(batch));
         } else {
             match consumer.next().now_or_never() {
@@ -58,10 +64,10 @@ pub(super) async fn next_batch(consumer: &mut Consumer) -> Option<lapin::Result<
     }
 }
 
-/// A consumer of one of the service's queues.
-pub(super) async fn consumer(channel: &Channel, queue: &str) -> Result<Consumer, BrokerError> {
+/// A consumer of one of the service's queues, that holds at most `window` deliveries.
+pub(super) async fn consumer(channel: &Channel, queue: &str, window: u16) -> Result<Consumer, BrokerError> {
     channel
-        .basic_qos(PREFETCH, BasicQosOptions::default())
+        .basic_qos(window, BasicQosOptions::default())
         .await
         .map_err(at("setting the prefetch window"))?;
     channel
@@ -75,27 +81,54 @@ pub(super) async fn consumer(channel: &Channel, queue: &str) -> Result<Consumer,
         .map_err(at("consuming"))
 }
 
+/// The window for results of this mean size, unless it is near the one there is.
+fn next_window(window: u16, mean_bytes: usize) -> Option<u16> {
+    let fitting = u16::try_from(WINDOW_BYTES / mean_bytes.max(1)).unwrap_or(u16::MAX);
+    let wanted = fitting.clamp(WINDOW_MIN, WINDOW_MAX);
+    let is_near = wanted > window / 2 && wanted < window.saturating_mul(2) && wanted != WINDOW_MAX;
+    (!is_near && wanted != window).then_some(wanted)
+}
+
 /// Handles results until the consumer ends.
 pub(super) async fn consume(app: &Arc<App>, live: &Arc<Live>, channel: &Channel) -> Result<(), BrokerError> {
-    let mut consumer = consumer(channel, RESULTS).await?;
-    while let Some(batch) = next_batch(&mut consumer).await {
-        let batch = batch.map_err(at("consuming results"))?;
-        let Some(last) = batch.last().map(|delivery| delivery.delivery_tag) else {
-            continue;
-        };
-        let timer = app.metrics.result_batch_seconds.start_timer();
-        let arrivals = batch
-            .into_iter()
-            .filter_map(|delivery| arrival(app, delivery))
-            .collect();
-        settle(app, live, arrivals).await?;
-        channel
-            .basic_ack(last, BasicAckOptions { multiple: true })
-            .await
-            .map_err(at("acknowledging results"))?;
-        timer.observe_duration();
+    let mut window = WINDOW_AT_START;
+    let mut mean_bytes = 0;
+    loop {
+        let mut consumer = consumer(channel, RESULTS, window).await?;
+        let mut next = None;
+        while let Some(batch) = next_batch(&mut consumer).await {
+            let batch = batch.map_err(at("consuming results"))?;
+            let Some(last) = batch.last().map(|delivery| delivery.delivery_tag) else {
+                continue;
+            };
+            let bytes: usize = batch.iter().map(|delivery| delivery.data.len()).sum();
+            mean_bytes = usize::midpoint(mean_bytes, bytes / batch.len());
+            let timer = app.metrics.result_batch_seconds.start_timer();
+            let arrivals: Vec<Arrival> = batch
+                .into_iter()
+                .filter_map(|delivery| arrival(app, delivery))
+                .collect();
+            settle(app, live, arrivals).await?;
+            channel
+                .basic_ack(last, BasicAckOptions { multiple: true })
+                .await
+                .map_err(at("acknowledging results"))?;
+            timer.observe_duration();
+            if next.is_none() {
+                next = next_window(window, mean_bytes);
+                if next.is_some() {
+                    // What was delivered before still comes out of this consumer, and then its end.
+                    channel
+                        .basic_cancel(consumer.tag(), BasicCancelOptions::default())
+                        .await
+                        .map_err(at("changing the prefetch window"))?;
+                }
+            }
+        }
+        let Some(next) = next else { return Ok(()) };
+        tracing::debug!(window = next, mean_bytes, "changed the prefetch window of results");
+        window = next;
     }
-    Ok(())
 }
 
 /// Reads a delivery; what is no result is counted and dropped.
@@ -251,4 +284,19 @@ async fn mark_forwarded(app: &App, tasks: &[Uuid]) {
 /// The properties of a message that outlives a restart of the broker.
 pub(crate) fn persistent() -> BasicProperties {
     BasicProperties::default().with_delivery_mode(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_window_follows_the_size_of_results() {
+        assert_eq!(next_window(WINDOW_AT_START, 500), Some(WINDOW_MAX));
+        assert_eq!(next_window(WINDOW_MAX, 500), None);
+        assert_eq!(next_window(WINDOW_AT_START, 10 << 20), Some(12));
+        assert_eq!(next_window(12, 9 << 20), None, "near enough");
+        assert_eq!(next_window(12, 100 << 20), Some(WINDOW_MIN));
+        assert_eq!(next_window(WINDOW_MIN, 100 << 20), None);
+    }
 }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
@@ -12,7 +14,7 @@ pub(crate) struct OutboxEntry {
     pub(crate) endpoint_id: Uuid,
     pub(crate) function_id: Uuid,
     /// The function's code, which opens the task buffer.
-    pub(crate) code: String,
+    pub(crate) code: Arc<str>,
     /// The packed arguments, which end it.
     pub(crate) payload: String,
     pub(crate) resource_specification: Option<String>,
@@ -52,7 +54,7 @@ impl Store {
                     task_id: row.try_get("task_id")?,
                     endpoint_id: row.try_get("endpoint_id")?,
                     function_id: row.try_get("function_id")?,
-                    code: row.try_get("code")?,
+                    code: row.try_get::<String, _>("code")?.into(),
                     payload: row.try_get("payload")?,
                     resource_specification: row.try_get("resource_specification")?,
                     result_serializers: match serializers {
@@ -90,7 +92,9 @@ impl Store {
                 query.build().execute(&mut *tx).await?;
                 let mut query = QueryBuilder::new("UPDATE tasks SET sent_at = ");
                 query.push_bind(now);
-                query.push(", state = CASE WHEN finished_at IS NULL THEN ");
+                query.push(", state = CASE WHEN state = ");
+                query.push_bind(TaskState::Received.as_str());
+                query.push(" THEN ");
                 query.push_bind(TaskState::WaitingForEndpoint.as_str());
                 query.push(" ELSE state END WHERE id IN (");
                 let mut list = query.separated(", ");

@@ -272,4 +272,25 @@ impl Store {
             ids.len() as u64
         }))
     }
+
+    /// Notes that these tasks run, as their endpoint says; of others' tasks, and of those with a result, it says nothing.
+    pub(crate) async fn mark_running(&self, endpoint: Uuid, ids: &[Uuid]) -> Result<(), StoreError> {
+        for ids in ids.chunks(ROWS_PER_STATEMENT) {
+            transaction!(self, tx => {
+                let mut query = QueryBuilder::new("UPDATE tasks SET state = ");
+                query
+                    .push_bind(TaskState::Running.as_str())
+                    .push(" WHERE finished_at IS NULL AND endpoint_id = ")
+                    .push_bind(endpoint)
+                    .push(" AND id IN (");
+                let mut list = query.separated(", ");
+                for id in ids {
+                    list.push_bind(*id);
+                }
+                query.push(")");
+                query.build().execute(&mut *tx).await?;
+            });
+        }
+        Ok(())
+    }
 }

@@ -7,6 +7,7 @@ on_each_database!(
     an_entry_of_the_outbox_holds_all_that_is_published,
     a_claimed_entry_is_left_to_its_replica,
     a_confirmed_task_leaves_the_outbox,
+    an_endpoint_says_which_of_its_own_tasks_run,
     a_task_that_was_read_is_deleted_after_its_life,
     a_task_that_nobody_reads_is_deleted_much_later,
 );
@@ -31,7 +32,7 @@ async fn an_entry_of_the_outbox_holds_all_that_is_published(store: Store) {
         (entry.task_id, entry.endpoint_id),
         (Uuid::from_u128(10), Uuid::from_u128(ENDPOINT))
     );
-    assert_eq!((entry.code.as_str(), entry.payload.as_str()), ("code", "payload 10"));
+    assert_eq!((&*entry.code, entry.payload.as_str()), ("code", "payload 10"));
     assert_eq!(entry.resource_specification.as_deref(), Some("{\"cores\":1}"));
     assert_eq!(entry.result_serializers, ["a.B"]);
 }
@@ -60,6 +61,28 @@ async fn a_confirmed_task_leaves_the_outbox(store: Store) {
     assert_eq!(store.outbox_length().await.unwrap(), 0);
     assert_eq!(state(&store, 10).await, Some(TaskState::WaitingForEndpoint));
     assert_eq!(state(&store, 11).await, Some(TaskState::Success));
+}
+
+async fn an_endpoint_says_which_of_its_own_tasks_run(store: Store) {
+    submit(&store, &[10, 11], NOW).await;
+    store
+        .store_results(&[arrival(11, Some(ENDPOINT), "r")], NOW)
+        .await
+        .unwrap();
+    let both = [Uuid::from_u128(10), Uuid::from_u128(11)];
+    store.mark_running(Uuid::from_u128(ENDPOINT + 1), &both).await.unwrap();
+    assert_eq!(
+        state(&store, 10).await,
+        Some(TaskState::Received),
+        "another endpoint said so"
+    );
+    store.mark_running(Uuid::from_u128(ENDPOINT), &both).await.unwrap();
+    assert_eq!(state(&store, 10).await, Some(TaskState::Running));
+    assert_eq!(
+        state(&store, 11).await,
+        Some(TaskState::Success),
+        "it has its result already"
+    );
 }
 
 async fn a_task_that_was_read_is_deleted_after_its_life(store: Store) {
