@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from interchange.calls import Api, Speaker, connect, eventually, metric, result_body
@@ -310,3 +311,24 @@ def test_the_other_replica_publishes_what_a_dead_one_accepted(make_interchange, 
     speaker.close()
     assert got == set(submitted["tasks"][function])
     eventually(lambda: metric(second, "outbox_tasks") == 0, "the outbox is empty", 30)
+
+
+def test_large_results_are_held_a_few_at_a_time(make_interchange, speak):
+    """900 MB of results wait for an interchange that was away."""
+    interchange = make_interchange()
+    api = Api(interchange, interchange.create_client("large"))
+    registration, function = api.endpoint(), api.function()
+    speaker = speak(registration)
+    submitted = api.submit(speaker.id, function, 100, create_queue=False)
+    speaker.tasks(100)
+    interchange.kill()
+    large = "00\n" + "x" * 9_000_000
+    for task in submitted["tasks"][function]:
+        speaker.publish("result", result_body(task, large))
+    interchange.start()
+    last = submitted["tasks"][function][-1]
+    eventually(lambda: api.done("GET", f"/v2/tasks/{last}")["status"] == "success", "all are stored", 120)
+    status = Path(f"/proc/{interchange.process.pid}/status").read_text()
+    peak = int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) // 1024
+    print(f"peak of resident memory: {peak} MiB")
+    assert peak < 600

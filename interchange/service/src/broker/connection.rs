@@ -125,7 +125,8 @@ impl Broker {
     }
 }
 
-async fn new_channel(connection: &Connection) -> Result<Channel, BrokerError> {
+/// A new channel on a connection.
+pub(super) async fn new_channel(connection: &Connection) -> Result<Channel, BrokerError> {
     connection.create_channel().await.map_err(at("opening a channel"))
 }
 
@@ -381,10 +382,9 @@ async fn prepare(app: &App, live: &Live) -> Result<(), BrokerError> {
 
 /// Consumes results and heartbeats until a connection or consumer ends.
 async fn serve(app: &Arc<App>, live: &Arc<Live>, consuming: &Connection) -> Result<(), BrokerError> {
-    let results = new_channel(consuming).await?;
     let heartbeats = new_channel(consuming).await?;
     tokio::select! {
-        outcome = results::consume(app, live, &results) => outcome,
+        outcome = results::consume(app, live, consuming) => outcome,
         outcome = heartbeats::consume(app, &heartbeats) => outcome,
         error = failure(&live.publishing, "publishing") => Err(error),
         error = failure(consuming, "consuming") => Err(error),

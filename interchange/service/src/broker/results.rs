@@ -10,13 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Consumer};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
 use uuid::Uuid;
 use waypost_protocol::{Message, State, TaskResult, decode};
 
-use super::connection::{Live, at_most};
+use super::connection::{Live, at_most, new_channel};
 use super::names::{RESULTS, result_queue, sender};
 use super::publisher::{Outgoing, Published};
 use super::{BrokerError, at};
@@ -90,13 +90,16 @@ fn next_window(window: u16, mean_bytes: usize) -> Option<u16> {
 }
 
 /// Handles results until the consumer ends.
-pub(super) async fn consume(app: &Arc<App>, live: &Arc<Live>, channel: &Channel) -> Result<(), BrokerError> {
+pub(super) async fn consume(app: &Arc<App>, live: &Arc<Live>, connection: &Connection) -> Result<(), BrokerError> {
     let mut window = WINDOW_AT_START;
     let mut mean_bytes = 0;
     loop {
-        let mut consumer = consumer(channel, RESULTS, window).await?;
-        let mut next = None;
-        while let Some(batch) = next_batch(&mut consumer).await {
+        let channel = new_channel(connection).await?;
+        let mut consumer = consumer(&channel, RESULTS, window).await?;
+        let next = loop {
+            let Some(batch) = next_batch(&mut consumer).await else {
+                break None;
+            };
             let batch = batch.map_err(at("consuming results"))?;
             let Some(last) = batch.last().map(|delivery| delivery.delivery_tag) else {
                 continue;
@@ -114,20 +117,15 @@ pub(super) async fn consume(app: &Arc<App>, live: &Arc<Live>, channel: &Channel)
                 .await
                 .map_err(at("acknowledging results"))?;
             timer.observe_duration();
-            if next.is_none() {
-                next = next_window(window, mean_bytes);
-                if next.is_some() {
-                    // What was delivered before still comes out of this consumer, and then its end.
-                    channel
-                        .basic_cancel(consumer.tag(), BasicCancelOptions::default())
-                        .await
-                        .map_err(at("changing the prefetch window"))?;
-                }
+            if let Some(next) = next_window(window, mean_bytes) {
+                break Some(next);
             }
-        }
+        };
         let Some(next) = next else { return Ok(()) };
         tracing::debug!(window = next, mean_bytes, "changed the prefetch window of results");
         window = next;
+        // What was delivered and not handled goes back to its queue, and comes again by the next channel.
+        at_most(channel.close(200, "changing the window".into())).await;
     }
 }
 
