@@ -54,6 +54,7 @@ pub(super) struct Driver {
     refusals: BTreeMap<PublishId, DeliveryTag>,
     next_refusal: u64,
     observer: Observer,
+    held_bytes: HeldBytes,
     heartbeats: Heartbeats,
     idleness: Idleness,
     deadline: Option<Time>,
@@ -65,6 +66,30 @@ pub(super) struct Driver {
     generation: u64,
     stopping: Option<Stopping>,
     drained: bool,
+}
+
+/// This user endpoint's part of the gauge of held bytes.
+struct HeldBytes {
+    metrics: Arc<telemetry::Metrics>,
+    part: i64,
+}
+
+impl HeldBytes {
+    const fn new(metrics: Arc<telemetry::Metrics>) -> Self {
+        Self { metrics, part: 0 }
+    }
+
+    fn set(&mut self, bytes: u64) {
+        let part = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.held_bytes.add(part - self.part);
+        self.part = part;
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 struct Worker {
@@ -166,6 +191,7 @@ impl Driver {
             refusals: BTreeMap::new(),
             next_refusal: OWN_PUBLISHES,
             observer: Observer::new(id, Arc::clone(&shared.metrics)),
+            held_bytes: HeldBytes::new(Arc::clone(&shared.metrics)),
             heartbeats,
             idleness: Idleness::new(config),
             deadline: None,
@@ -180,8 +206,8 @@ impl Driver {
             specification,
             environment,
         };
-        driver.carry_out().await;
-        driver.write_journal().await;
+        driver.carry_out();
+        driver.write_journal();
         Ok(driver)
     }
 
@@ -193,16 +219,16 @@ impl Driver {
             let housekeeping = self.next_housekeeping();
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(command) => self.command(command).await,
+                    Some(command) => self.command(command),
                     // Whoever held the handle is gone without a word: end as by a kill.
                     None => return Ended::Stopped,
                 },
                 () = self.broker.next(&mut broker_events) => {}
                 _ = self.hub_events.recv_many(&mut hub_batch, HUB_EVENTS_MAX) => {}
-                Some(event) = self.provider_events.recv() => self.provider_event(event).await,
+                Some(event) = self.provider_events.recv() => self.provider_event(event),
                 () = self.timer.as_mut(), if self.deadline.is_some() => {
                     self.deadline = None;
-                    self.input(Input::Timeout).await;
+                    self.input(Input::Timeout);
                 }
                 () = sleep_until(housekeeping) => {}
             }
@@ -210,10 +236,10 @@ impl Driver {
                 self.broker_event(event).await;
             }
             for event in hub_batch.drain(..) {
-                self.hub_event(event).await;
+                self.hub_event(event);
             }
-            self.write_journal().await;
-            self.keep_house().await;
+            self.write_journal();
+            self.keep_house();
             if let Some(ended) = self.is_over() {
                 self.finish(&ended).await;
                 return ended;
@@ -222,12 +248,12 @@ impl Driver {
     }
 
     /// Gives the engine an input, and carries out what it wants.
-    async fn input(&mut self, input: Input) {
+    fn input(&mut self, input: Input) {
         self.engine.handle(self.clock.now(), input);
-        self.carry_out().await;
+        self.carry_out();
     }
 
-    async fn carry_out(&mut self) {
+    fn carry_out(&mut self) {
         loop {
             match self.engine.poll_output() {
                 Output::Send { worker, message } => {
@@ -270,7 +296,7 @@ impl Driver {
     }
 
     /// Writes what the turn has brought to the journal, and what that brings in turn.
-    async fn write_journal(&mut self) {
+    fn write_journal(&mut self) {
         while let Some(through) = self.journalled.take() {
             let outcome = self.journal.write(self.clock.now());
             if let Err(error) = &outcome {
@@ -280,14 +306,13 @@ impl Driver {
             self.input(Input::Journalled {
                 through,
                 written: outcome.is_ok(),
-            })
-            .await;
+            });
         }
     }
 
-    async fn command(&mut self, command: Command) {
+    fn command(&mut self, command: Command) {
         match command {
-            Command::Stop(how) => self.stop(how, false).await,
+            Command::Stop(how) => self.stop(how, false),
             Command::ReplaceCredentials(credentials) => {
                 self.broker.replace_credentials(*credentials);
                 self.touch_status();
@@ -295,7 +320,7 @@ impl Driver {
         }
     }
 
-    async fn stop(&mut self, how: Stop, idle: bool) {
+    fn stop(&mut self, how: Stop, idle: bool) {
         let (drain, timeout) = match how {
             Stop::HandOver => (Drain::HandOver, HAND_OVER_TIMEOUT),
             Stop::Drain => (Drain::Stop, STOP_TIMEOUT + settings::STOP_GRACE),
@@ -316,21 +341,22 @@ impl Driver {
         });
         self.drained = false;
         self.touch_status();
-        self.input(Input::Drain(drain)).await;
+        self.input(Input::Drain(drain));
     }
 
     async fn broker_event(&mut self, event: broker::Event) {
         match event {
-            broker::Event::Delivery(delivery) => self.delivery(delivery).await,
+            broker::Event::Delivery(delivery) => self.delivery(delivery),
             broker::Event::Published { publish, outcome } => match self.refusals.remove(&publish) {
                 Some(tag) => self.refused(tag, outcome),
-                None => self.input(Input::PublishOutcome { publish, outcome }).await,
+                None => self.input(Input::PublishOutcome { publish, outcome }),
             },
             broker::Event::Connected => {
+                self.observer.clear_broker_error();
                 self.broker_share.set(telemetry::Connection::Tasks, 1);
                 self.touch_status();
                 self.send_heartbeat(true);
-                self.input(Input::PublisherStarted).await;
+                self.input(Input::PublisherStarted);
             }
             broker::Event::Consuming { channel } => {
                 self.touch_status();
@@ -341,17 +367,16 @@ impl Driver {
                 tracing::info!(user_endpoint = %self.specification.name, channel, "consuming tasks");
                 self.input(Input::ConsumerStarted {
                     channel: ChannelEpoch(channel),
-                })
-                .await;
+                });
             }
             broker::Event::Standby => {
                 tracing::warn!(user_endpoint = %self.specification.name, "another agent consumes the tasks: standing by");
                 self.touch_status();
                 self.registration.set_open(false);
                 self.fenced = true;
-                self.input(Input::Fenced).await;
+                self.input(Input::Fenced);
             }
-            broker::Event::Lost { channel, reason } => self.broker_lost(channel, reason).await,
+            broker::Event::Lost { channel, reason } => self.broker_lost(channel, reason),
             broker::Event::Refused(why) => {
                 tracing::error!(user_endpoint = %self.specification.name, %why, "the broker refuses the credentials");
                 self.observer
@@ -369,17 +394,16 @@ impl Driver {
             broker::Event::Depth { ready } => {
                 self.input(Input::QueueDepth {
                     ready: Some(u64::from(ready)),
-                })
-                .await;
+                });
             }
-            broker::Event::DepthRefused => self.input(Input::QueueDepth { ready: None }).await,
+            broker::Event::DepthRefused => self.input(Input::QueueDepth { ready: None }),
         }
     }
 
-    async fn broker_lost(&mut self, channel: Option<u64>, reason: broker::BrokerError) {
+    fn broker_lost(&mut self, channel: Option<u64>, reason: broker::BrokerError) {
         if !matches!(reason, broker::BrokerError::Refused(_)) {
             tracing::warn!(user_endpoint = %self.specification.name, %reason, "the broker is not connected");
-            self.observer.note_error(reason.to_string());
+            self.observer.note_broker_error(reason.to_string());
         }
         self.environment
             .settings()
@@ -389,19 +413,18 @@ impl Driver {
         self.broker_share.set(telemetry::Connection::Tasks, 0);
         self.refusals.clear();
         self.touch_status();
-        self.input(Input::PublisherLost).await;
+        self.input(Input::PublisherLost);
         if let broker::BrokerError::ConsumerTimeout { limit } = reason {
-            self.input(Input::ConsumerTimeout { timeout: limit }).await;
+            self.input(Input::ConsumerTimeout { timeout: limit });
         }
         if let Some(channel) = channel {
             self.input(Input::ConsumerLost {
                 channel: ChannelEpoch(channel),
-            })
-            .await;
+            });
         }
     }
 
-    async fn delivery(&mut self, delivery: waypost_engine::Delivery) {
+    fn delivery(&mut self, delivery: waypost_engine::Delivery) {
         let allowed = self.specification.config.base.allowed_functions.as_ref();
         if allowed.is_some_and(|allowed| !allowed.contains(&delivery.function.0)) {
             let publish = PublishId(self.next_refusal);
@@ -421,7 +444,7 @@ impl Driver {
                 .publish(publish, not_allowed(task, function, self.specification.endpoint_id, at));
             return;
         }
-        self.input(Input::Delivery(delivery)).await;
+        self.input(Input::Delivery(delivery));
     }
 
     /// What became of the result that says that a function is not allowed.
@@ -456,15 +479,15 @@ impl Driver {
                 Vec::new()
             }
         };
-        self.input(Input::BlocksListed { blocks }).await;
-        self.input(Input::PublisherStarted).await;
+        self.input(Input::BlocksListed { blocks });
+        self.input(Input::PublisherStarted);
     }
 
-    async fn hub_event(&mut self, event: HubEvent) {
+    fn hub_event(&mut self, event: HubEvent) {
         match event {
             HubEvent::Said(inputs) => {
                 for input in inputs {
-                    self.input(input).await;
+                    self.input(input);
                 }
             }
             HubEvent::Hello {
@@ -490,25 +513,24 @@ impl Driver {
                     block,
                     slots,
                     held,
-                })
-                .await;
+                });
             }
             HubEvent::Lost { worker, why } => {
                 if self.workers.remove(&worker).is_some() {
                     tracing::debug!(%worker, %why, "a worker's session is over");
-                    self.input(Input::WorkerLost { worker }).await;
+                    self.input(Input::WorkerLost { worker });
                 }
             }
         }
     }
 
-    async fn provider_event(&mut self, event: ProviderEvent) {
+    fn provider_event(&mut self, event: ProviderEvent) {
         let input = match event {
             ProviderEvent::Started { block, outcome } => Input::BlockStarted { block, outcome },
             ProviderEvent::Deleted { block, done } => Input::BlockDeleted { block, done },
             ProviderEvent::Observed { block, state } => Input::BlockObserved { block, state },
         };
-        self.input(input).await;
+        self.input(input);
     }
 
     fn touch_status(&mut self) {
@@ -525,7 +547,7 @@ impl Driver {
             .fold(self.next_heartbeat, Instant::min)
     }
 
-    async fn keep_house(&mut self) {
+    fn keep_house(&mut self) {
         let now = Instant::now();
         if self.next_status.is_some_and(|at| at <= now) {
             self.next_status = None;
@@ -537,8 +559,8 @@ impl Driver {
             let figures = self.observer.figures();
             if self.idleness.beat(&figures) && self.stopping.is_none() {
                 tracing::info!(user_endpoint = %self.specification.name, "the user endpoint has been idle for long enough");
-                self.stop(Stop::Drain, true).await;
-                self.write_journal().await;
+                self.stop(Stop::Drain, true);
+                self.write_journal();
             }
         }
     }
@@ -576,17 +598,21 @@ impl Driver {
             (None, None, BrokerState::Connecting | BrokerState::Closed) => UserEndpointState::Disconnected,
         };
         let (blocks, last_error) = (self.observer.blocks(), self.observer.last_error());
-        let oldest = self.observer.oldest_wait();
+        let engine = self.engine.status(now);
+        self.held_bytes.set(engine.held_bytes);
         self.status.send_modify(|status| {
             status.state = state;
             status.broker = broker;
             status.blocks = blocks;
             status.slots = figures.slots;
-            status.tasks_waiting = figures.waiting;
+            status.tasks_waiting = figures.waiting + engine.queue_depth;
             status.tasks_running = figures.running;
             status.tasks_held = figures.held;
+            status.bytes_held = engine.held_bytes;
             status.tasks_settled = figures.settled;
-            status.oldest_wait_ms = oldest.map(|since| u64::try_from(now.since(since).as_millis()).unwrap_or(u64::MAX));
+            status.oldest_wait_ms = engine
+                .oldest_wait
+                .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
             status.last_error = last_error;
         });
         // How long the oldest has waited changes by itself.

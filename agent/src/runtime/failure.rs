@@ -214,10 +214,10 @@ mod tests {
             COMPOSER.compose(TaskId(Uuid::from_u128(5)), failure),
             "the same failure is the same bytes"
         );
-        match decode(&bytes).unwrap() {
-            Message::Result(result) => result,
-            other => panic!("{other:?} is not a result"),
-        }
+        let Message::Result(result) = decode(&bytes).unwrap() else {
+            panic!("a result was composed")
+        };
+        result
     }
 
     #[test]

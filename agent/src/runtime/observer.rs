@@ -47,6 +47,7 @@ pub(super) struct Observer {
     received: u64,
     settled: u64,
     last_error: Option<String>,
+    broker_error: Option<String>,
     task_share: Share<TaskState>,
     block_share: Share<BlockState>,
     slot_share: Share<SlotState>,
@@ -78,6 +79,7 @@ impl Observer {
             received: 0,
             settled: 0,
             last_error: None,
+            broker_error: None,
             task_share: metrics.tasks.share(),
             block_share: metrics.blocks.share(),
             slot_share: metrics.slots.share(),
@@ -86,7 +88,17 @@ impl Observer {
     }
 
     pub(super) fn last_error(&self) -> Option<String> {
-        self.last_error.clone()
+        self.broker_error.clone().or_else(|| self.last_error.clone())
+    }
+
+    /// Remembers why there is no broker, for status, until there is one.
+    pub(super) fn note_broker_error(&mut self, error: String) {
+        self.broker_error = Some(error);
+    }
+
+    /// The broker is there.
+    pub(super) fn clear_broker_error(&mut self) {
+        self.broker_error = None;
     }
 
     /// Remembers what went wrong, for status.
@@ -139,15 +151,6 @@ impl Observer {
             workers,
             workers_taking: taking,
         }
-    }
-
-    /// When the task that has waited longest began to.
-    pub(super) fn oldest_wait(&self) -> Option<Time> {
-        let since = |phase: &Phase| match phase {
-            Phase::Waiting { since } => Some(*since),
-            Phase::Running { .. } | Phase::Finished => None,
-        };
-        self.tasks.values().filter_map(since).min()
     }
 
     /// The blocks, for status.

@@ -18,12 +18,14 @@ fn block(number: u32) -> BlockId {
 async fn end_of(events: &mut mpsc::UnboundedReceiver<ProviderEvent>, block: BlockId) -> BlockEnd {
     let ended = async {
         loop {
-            match events.recv().await.expect("the provider lives") {
-                ProviderEvent::Observed {
-                    block: of,
-                    state: BlockState::Ended(end),
-                } if of == block => return end,
-                _other => {}
+            let event = events.recv().await.expect("the provider lives");
+            if let ProviderEvent::Observed {
+                block: of,
+                state: BlockState::Ended(end),
+            } = event
+                && of == block
+            {
+                return end;
             }
         }
     };
