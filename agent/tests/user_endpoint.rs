@@ -196,8 +196,18 @@ async fn tasks_run_and_their_results_come_back_and_nothing_is_left_after_a_stop(
     topology.remove().await;
 }
 
+/// What was published when the agent was killed, and not confirmed, is published again by the next life: the same to
+/// the last byte, and the service drops it by the task's id. After an end in good order there is no such thing.
+fn note_result(results: &mut BTreeMap<String, TaskResult>, result: TaskResult, how: Option<Stop>) {
+    let task = result.task_id.to_string();
+    if let Some(before) = results.insert(task, result.clone()) {
+        assert_eq!(before, result, "a task's results are the same");
+        assert_eq!(how, None, "{} has two results", result.task_id);
+    }
+}
+
 /// Runs 200 tasks of 50 ms, ends the agent in the middle, starts it at once, and checks that each task ran once and
-/// has one result.
+/// has one result, however often that was sent.
 async fn interrupted(how: Option<Stop>) {
     let directory = tempfile::tempdir().unwrap();
     let runs = directory.path().join("runs");
@@ -229,20 +239,18 @@ async fn interrupted(how: Option<Stop>) {
     drop(running.environment);
 
     let running = place.start(&topology).await;
-    let mut results = std::collections::BTreeSet::new();
+    let mut results = BTreeMap::new();
     while results.len() < expected.len() {
         let result = next_result(&topology).await;
         assert_eq!(result.error_details, None, "{}", result.data);
-        assert!(
-            results.insert(result.task_id.to_string()),
-            "{} has two results",
-            result.task_id
-        );
+        note_result(&mut results, result, how);
     }
-    assert_eq!(results, expected);
+    assert!(results.keys().eq(&expected));
     assert_eq!(running.endpoint.stop(Stop::Drain).await, Ended::Stopped);
     assert_eq!(topology.ready("tasks").await, 0);
-    assert_eq!(topology.ready("results").await, 0);
+    while topology.ready("results").await > 0 {
+        note_result(&mut results, next_result(&topology).await, how);
+    }
     let runs = std::fs::read_to_string(&runs).unwrap();
     let mut runs: Vec<&str> = runs.lines().collect();
     let begun = runs.len();
