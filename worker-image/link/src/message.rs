@@ -212,7 +212,8 @@ pub struct Held {
 /// How far a task is in a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeldState {
-    /// Taken, not begun: no slot was free yet.
+    /// Taken, not begun: no slot was free yet. A worker that gives such tasks up when it loses the link, as that of
+    /// this release does, never says so.
     Waiting,
     /// In a slot.
     Running,

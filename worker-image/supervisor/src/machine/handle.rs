@@ -19,7 +19,7 @@ impl Machine {
     pub(crate) fn handle(&mut self, now: Time, event: Event) {
         match event {
             Event::Connected { result_credit } => self.connected(result_credit),
-            Event::Disconnected => self.connection = None,
+            Event::Disconnected => self.disconnected(),
             Event::Agent(message) => self.agent(now, message),
             Event::Answer {
                 slot,
@@ -92,6 +92,15 @@ impl Machine {
                 // It was given up between the hello and its answer.
                 self.refuse(task, attempt, Refusal::Draining);
             }
+        }
+    }
+
+    /// What has not begun is given up: the agent gives it again, to this worker or to another, and if both began it,
+    /// it would run twice.
+    fn disconnected(&mut self) {
+        self.connection = None;
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.tasks.remove(&waiting.task);
         }
     }
 

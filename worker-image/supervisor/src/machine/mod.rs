@@ -32,7 +32,7 @@ const TIMEOUT_GRACE: Duration = Duration::from_secs(5);
 const FLUSH_GRACE: Duration = Duration::from_secs(5);
 /// A process closes its channel a little before its end is told. If the end is not told within this time it has closed
 /// the channel and lives on.
-const END_DELAY: Duration = Duration::from_millis(200);
+const END_DELAY: Duration = Duration::from_secs(1);
 /// So many attempts to make an executor fail in a row before the tasks that wait for it do.
 const START_FAILURES_MAX: u32 = 5;
 /// The part of the memory limit above which an executor is ended, in percent.

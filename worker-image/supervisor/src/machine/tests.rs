@@ -230,8 +230,8 @@ fn an_executor_that_closes_its_channel_is_ended_if_its_end_is_not_told_soon() {
     world.expect_begun(1, 0);
     world.happen(Event::ChannelLost { slot: 0, generation: 1 });
     world.expect_nothing();
-    assert_eq!(world.machine.deadline(), Some(Duration::from_millis(200)));
-    world.pass(Duration::from_millis(200));
+    assert_eq!(world.machine.deadline(), Some(Duration::from_secs(1)));
+    world.pass(Duration::from_secs(1));
     world.expect(Action::Kill { process: 100 });
     world.exit(100, Ending::Signal(9));
     world.expect(Action::Start { slot: 0, generation: 2 });
@@ -299,6 +299,34 @@ fn results_are_repeated_after_a_redial_until_they_are_settled() {
     world.happen(Event::Disconnected);
     world.connect();
     world.expect_finished(2, 20);
+}
+
+#[test]
+fn a_task_that_has_not_begun_is_given_up_with_the_link_and_one_that_runs_is_kept() {
+    let mut world = World::connected(1);
+    world.give(1);
+    world.expect_begun(1, 0);
+    world.happen(Event::Agent(ToWorker::Cancel {
+        task: task(1),
+        attempt: 0,
+    }));
+    world.expect(Action::Kill { process: 100 });
+    world.answer(0, 1, 1);
+    world.expect_finished(1, 1);
+    world.expect_credit(1);
+    // Its executor is about to end, so the next task waits.
+    world.give(2);
+    world.happen(Event::Disconnected);
+    world.exit(100, Ending::Signal(9));
+    world.expect(Action::Start { slot: 0, generation: 2 });
+    world.expect_nothing();
+    let (held, _) = world.machine.held(world.now);
+    assert_eq!(held.iter().map(|held| held.task).collect::<Vec<_>>(), [task(1)]);
+    world.connect();
+    world.expect_finished(1, 1);
+    world.expect_credit(1);
+    world.give(2);
+    world.expect_begun(2, 0);
 }
 
 #[test]
