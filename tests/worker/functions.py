@@ -86,7 +86,8 @@ def surroundings():
 
 
 def spin():
-    while True: pass  # noqa: E701  # fmt: skip
+    while True:
+        pass  # noqa: E701  # fmt: skip
 
 
 def json_text():
