@@ -127,9 +127,17 @@ def test_a_port_in_use_is_told_with_its_owner_and_the_way_out():
     assert not left()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    "step", ["Building Waypost", "Starting RabbitMQ", "Starting an endpoint", "Computing a picture"]
+    ("step", "number"),
+    [
+        ("Building Waypost", signal.SIGINT),
+        ("Building Waypost", signal.SIGKILL),
+        ("Starting RabbitMQ", signal.SIGTERM),
+        ("Starting RabbitMQ", signal.SIGKILL),
+        ("Starting an endpoint", signal.SIGKILL),
+        ("Computing a picture", signal.SIGINT),
+        ("Computing a picture", signal.SIGKILL),
+    ],
 )
 def test_a_kill_at_any_step_leaves_no_process(port, step, number, tmp_path):
     log = tmp_path / "output"
