@@ -430,3 +430,16 @@ def test_a_revoked_client_can_do_nothing_any_more(interchange):
         text=True,
     ).stdout
     assert [line for line in listed.splitlines() if gone.id in line and "revoked" in line]
+
+
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
+def test_task_queues_are_of_the_type_asked_for_and_have_no_delivery_limit(make_interchange, queue_type):
+    """Quorum queues of RabbitMQ 4 have one unless told otherwise; others have none, and refuse to be told."""
+    interchange = make_interchange(environment={"WAYPOST_INTERCHANGE_TASK_QUEUE_TYPE": queue_type})
+    api = Api(interchange, interchange.create_client("typed"))
+    registration = api.endpoint()
+    api.submit(registration["endpoint_id"], api.function())
+    queue = interchange.broker.queues(interchange.virtual_host)[registration["task_queue_info"]["queue"]]
+    assert queue["type"] == queue_type
+    is_limited = queue_type == "quorum" and int(interchange.broker.version().split(".")[0]) >= 4
+    assert queue["arguments"].get("x-delivery-limit") == (-1 if is_limited else None)

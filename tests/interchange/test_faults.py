@@ -158,7 +158,8 @@ def test_kills_at_random_moments_lose_no_task_and_no_result(make_interchange, re
 
 
 def refuse_tasks(broker, host, registration):
-    """The broker refuses messages for task queues: the confirms are refusals, and tasks stay in the outbox."""
+    """The broker refuses messages for task queues, if they are classic: the confirms are refusals, and tasks stay in the
+    outbox."""
     policy = {"pattern": "tasks$", "definition": {"max-length": 0, "overflow": "reject-publish"}, "apply-to": "queues"}
     broker.api("PUT", f"/api/policies/{host}/refuse", policy)
     name = registration["task_queue_info"]["queue"]
