@@ -17,8 +17,8 @@ pub enum Input {
         /// The new channel.
         channel: ChannelEpoch,
     },
-    /// The channel is gone, or the broker sent `basic.cancel` on it: its tags mean nothing any more, and somebody else
-    /// may hold the queue. Nothing is started, created or deleted until [`ConsumerStarted`](Self::ConsumerStarted).
+    /// The channel is gone, or the broker sent `basic.cancel` on it (then close it, so that what is unacknowledged goes
+    /// back): its tags mean nothing any more, and somebody else may hold the queue. Nothing is started, created or deleted until [`ConsumerStarted`](Self::ConsumerStarted).
     ConsumerLost {
         /// The channel that was lost.
         channel: ChannelEpoch,

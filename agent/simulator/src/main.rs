@@ -71,6 +71,9 @@ fn main() -> ExitCode {
             }
         }
     }
+    for (name, count) in marks {
+        println!("{count:10} {name}");
+    }
     println!(
         "{} seeds, {failed} failed, {steps} steps, {excused} excused",
         arguments.seeds

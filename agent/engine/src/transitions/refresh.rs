@@ -11,8 +11,12 @@ impl crate::Engine {
         self.settings.consumer_timeout * 3 / 8
     }
 
-    /// Sets the timer for the oldest delivery, if it is not running.
+    /// Sets the timer for the oldest delivery, if it is not running. A life that ends leaves them to the next.
     pub(crate) fn set_refresh_timer(&mut self) {
+        if self.ending.is_some() {
+            self.timers.clear(Timer::Refresh);
+            return;
+        }
         if self.timers.is_set(Timer::Refresh) {
             return;
         }
@@ -27,7 +31,7 @@ impl crate::Engine {
         let Some((tag, oldest)) = self.ledger.oldest() else {
             return;
         };
-        if self.now.since(oldest.received) < self.refresh_age() || self.ending.is_some() {
+        if self.now.since(oldest.received) < self.refresh_age() {
             return;
         }
         let id = oldest.task;

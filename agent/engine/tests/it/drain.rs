@@ -92,3 +92,18 @@ fn who_is_fenced_publishes_only_the_results_in_hand() {
     });
     it.expect(["close w2"]);
 }
+
+#[test]
+fn a_life_that_ends_refreshes_nothing_and_waits_for_nothing() {
+    let mut it = Recorder::started(settings());
+    it.worker(1, block(0), 2);
+    it.deliver(1);
+    it.expect(["run 1 on w1"]);
+    it.begin(1, 1);
+    it.seconds(660);
+    it.drain(Drain::HandOver);
+    it.expect(["stop consuming", "drained"]);
+    it.seconds(60);
+    it.expect([]);
+    assert_eq!(it.deadline, None);
+}

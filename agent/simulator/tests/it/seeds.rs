@@ -104,3 +104,8 @@ fn a_queued_task_is_not_begun_by_a_worker_that_nobody_hears() {
 fn a_block_deleted_before_it_was_made_is_not_made() {
     passes(10661);
 }
+
+#[test]
+fn a_hand_over_with_old_deliveries_wakes_for_nothing() {
+    passes(119_156);
+}
