@@ -218,7 +218,9 @@ def newer_broker(queue_type: str) -> Callable[[Run], None]:
             "WAYPOST_INTERCHANGE_TASK_QUEUE_TYPE": queue_type,
         }
         folders = [checkout.ROOT / "tests" / folder for folder in ("end_to_end", "kill")]
-        run.pytest(*folders, sdk="4.19.0", environment=environment)
+        # How many bytes the agent holds does not depend on the broker, and takes long to show.
+        bytes_held = checkout.ROOT / "tests" / "kill" / "test_bytes.py"
+        run.pytest(*folders, f"--ignore={bytes_held}", sdk="4.19.0", environment=environment)
 
     return run_suites
 
