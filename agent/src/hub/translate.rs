@@ -66,9 +66,11 @@ pub(super) fn to_engine(worker: WorkerId, message: ToAgent) -> Option<Input> {
             attempt,
             reason: match reason {
                 Refusal::Draining => RefusalReason::Draining,
-                Refusal::Recalled | Refusal::Cancelled | Refusal::Busy => RefusalReason::Recalled,
+                Refusal::Recalled | Refusal::Busy => RefusalReason::Recalled,
                 Refusal::NoCredit => RefusalReason::NoCredit,
                 Refusal::Duplicate => RefusalReason::Duplicate,
+                // Who asked for the end of a task expects nothing more of it.
+                Refusal::Cancelled => return None,
             },
         },
         ToAgent::Draining { grace_ms: _ } => Input::WorkerDraining { worker },

@@ -193,7 +193,7 @@ impl Driver {
             observer: Observer::new(id, Arc::clone(&shared.metrics)),
             held_bytes: HeldBytes::new(Arc::clone(&shared.metrics)),
             heartbeats,
-            idleness: Idleness::new(config),
+            idleness: Idleness::new(config, specification.saved),
             deadline: None,
             timer: Box::pin(sleep_until(Instant::now())),
             next_heartbeat: Instant::now() + config.base.heartbeat_period,

@@ -118,17 +118,22 @@ impl Heartbeats {
 pub(super) struct Idleness {
     soft: u32,
     hard: u32,
+    /// Whether it had work in this life, or in the one that it was restored from.
+    had_work: bool,
     seen: (u64, u64),
     idle: u32,
     unmoved: u32,
 }
 
 impl Idleness {
-    pub(super) const fn new(config: &UserEndpointConfig) -> Self {
+    /// `restored` is one that was saved by an earlier life of the agent: it was wanted then, and may be idle now
+    /// without having had a task.
+    pub(super) const fn new(config: &UserEndpointConfig, restored: bool) -> Self {
         let (soft, hard) = (config.idle_heartbeats_soft, config.idle_heartbeats_hard);
         Self {
             soft,
             hard,
+            had_work: restored,
             seen: (0, 0),
             idle: 0,
             unmoved: 0,
@@ -144,8 +149,8 @@ impl Idleness {
             return false;
         }
         self.unmoved += 1;
-        let had_work = figures.received > 0;
-        self.idle = if had_work && figures.held == 0 {
+        self.had_work |= figures.received > 0;
+        self.idle = if self.had_work && figures.held == 0 {
             self.idle + 1
         } else {
             0
@@ -173,7 +178,7 @@ mod tests {
             idle_heartbeats_hard: hard,
             ..UserEndpointConfig::default()
         };
-        Idleness::new(&config)
+        Idleness::new(&config, false)
     }
 
     #[test]
@@ -194,6 +199,17 @@ mod tests {
         assert!(!idleness.beat(&figures(2, 1)));
         assert!(!idleness.beat(&figures(2, 1)));
         assert!(idleness.beat(&figures(2, 1)));
+    }
+
+    #[test]
+    fn one_that_was_restored_may_be_idle_without_a_task() {
+        let config = UserEndpointConfig {
+            idle_heartbeats_soft: 2,
+            ..UserEndpointConfig::default()
+        };
+        let mut idleness = Idleness::new(&config, true);
+        assert!(!idleness.beat(&figures(0, 0)));
+        assert!(idleness.beat(&figures(0, 0)));
     }
 
     #[test]

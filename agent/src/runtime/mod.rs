@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
+use tracing::Instrument as _;
 use uuid::Uuid;
 use waypost_protocol::AmqpCredentials;
 
@@ -93,7 +94,8 @@ impl UserEndpoint {
         let (ended_sender, ended) = watch::channel(None);
         let name = specification.name.clone();
         // A panic is caught at the task's edge and ends this user endpoint alone.
-        let running = tokio::spawn(run(specification, environment, status_sender.clone(), inbox));
+        let span = tracing::info_span!("user_endpoint", name = %name);
+        let running = tokio::spawn(run(specification, environment, status_sender.clone(), inbox).instrument(span));
         tokio::spawn(async move {
             let how = match running.await {
                 Ok(how) => how,
