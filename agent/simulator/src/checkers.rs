@@ -148,9 +148,17 @@ impl Checkers {
         let Some(first) = self.first_results.get(&task) else {
             return;
         };
+        // If its worker had been given up before it made the result known, the word that it has is on its way.
+        let began = |block| {
+            let runs = self.runs.get(&task).into_iter().flatten();
+            runs.filter(|run| run.block == block)
+                .map(|run| run.began)
+                .min()
+                .unwrap_or(first.at)
+        };
         let lost = first
             .block
-            .is_some_and(|block| self.holder_is_away(task, block, first.at));
+            .is_some_and(|block| self.holder_is_away(task, block, began(block)));
         if lost || self.unrecorded.contains(&task) || self.cancelled.contains(&task) {
             self.excused += 1;
         } else {

@@ -149,8 +149,7 @@ impl crate::Engine {
             BlockState::Ended(end) => self.on_block_ended(id, end),
             BlockState::Pending { .. } | BlockState::Running if self.blocks.get(id).is_none() => {
                 // One of ours that we do not know: it has as long to say hello as any.
-                self.scaler.reserve(id, self.settings.epoch);
-                self.blocks.insert(id, Block::new(Phase::Starting, self.now));
+                self.found_block(id, Phase::Starting);
                 self.timers.set(
                     Timer::BlockTimeout(id),
                     self.now + self.settings.scaling.creation_timeout,

@@ -43,12 +43,7 @@ impl crate::Engine {
     fn enter_hello(&mut self, worker: WorkerId, id: BlockId, slots: u32) -> bool {
         let known = self.blocks.get(id).is_some();
         if !known {
-            let mut block = Block::new(Phase::Up, self.now);
-            let holds = |state: &State| matches!(state, State::Done(done) if done.block == Some(id));
-            let unsettled = self.tasks.iter().filter(|(_, task)| holds(&task.state)).count();
-            block.unsettled = u32::try_from(unsettled).unwrap_or(u32::MAX);
-            self.blocks.insert(id, block);
-            self.scaler.reserve(id, self.settings.epoch);
+            self.found_block(id, Phase::Up);
         }
         let phase = self.blocks.get(id).map(|block| block.phase);
         let asked_back: Vec<TaskId> = self
@@ -78,6 +73,16 @@ impl crate::Engine {
             self.scaler.answered();
         }
         known && phase != Some(Phase::Starting)
+    }
+
+    /// Enters a block that was not known. Results of its worker may be in hand all the same.
+    pub(crate) fn found_block(&mut self, id: BlockId, phase: Phase) {
+        let mut block = Block::new(phase, self.now);
+        let holds = |state: &State| matches!(state, State::Done(done) if done.block == Some(id));
+        let unsettled = self.tasks.iter().filter(|(_, task)| holds(&task.state)).count();
+        block.unsettled = u32::try_from(unsettled).unwrap_or(u32::MAX);
+        self.blocks.insert(id, block);
+        self.scaler.reserve(id, self.settings.epoch);
     }
 
     /// Takes in one task that a worker has; true if the task is this block's from here on.
