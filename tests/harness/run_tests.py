@@ -40,6 +40,8 @@ def run_stage(keeper: Keeper, name: str, work: Callable[[Run], None]) -> Outcome
     """Runs a stage; whatever it raises is a failure of it."""
     run = Run(keeper, name)
     run.log.unlink(missing_ok=True)
+    with printing:
+        print(f"{name:<18} begins; its output is in {run.log}", flush=True)
     start = time.monotonic()
     try:
         work(run)
