@@ -76,7 +76,9 @@ def measure(keeper: Keeper, arguments: argparse.Namespace) -> report.Measured:
     ]
     # From here on only agents and the broker are at work: results go to the generator alone.
     interchange.stop()
-    broker.api("DELETE", "/api/bindings/bench/e/results/q/results/%2A.results")
+    bindings = "/api/bindings/bench/e/results/q/results"
+    for binding in broker.api("GET", bindings):
+        broker.api("DELETE", f"{bindings}/{binding['properties_key']}")
 
     for round_number in range(1, arguments.rounds + 1):
         for agent in running:
