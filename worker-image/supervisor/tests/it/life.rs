@@ -62,7 +62,7 @@ async fn short_tasks_are_fetched_ahead_and_long_ones_are_not() {
         }
     }
     assert!(
-        recalled > 5 && (1..=2).contains(&finished),
+        recalled > 5 && finished <= 2,
         "{recalled} were given back, {finished} ran"
     );
     assert!(session.hear_within(SILENCE).await.is_none());
