@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -281,9 +280,3 @@ def prepare(run: Run, stages: list[Stage]) -> None:
             checkout.clients(version).make(run.keeper)
     if any(stage.built for stage in stages):
         build(run)
-
-
-def rust_toolchain() -> str:
-    """The toolchain's version, for the head of the report."""
-    text = (checkout.ROOT / "rust-toolchain.toml").read_text()
-    return json.loads(re.search(r"channel = (\".*\")", text).group(1))

@@ -41,6 +41,8 @@ async fn short_tasks_are_fetched_ahead_and_long_ones_are_not() {
         session.run(task, &buffers[1]).await;
         given.push(task);
     }
+    // A recall that came with its run would find nothing begun.
+    while !matches!(session.hear().await, ToAgent::Started { .. }) {}
     // Those that have not begun can be had back.
     for task in &given {
         session
@@ -62,7 +64,7 @@ async fn short_tasks_are_fetched_ahead_and_long_ones_are_not() {
         }
     }
     assert!(
-        recalled > 5 && finished <= 2,
+        recalled > 5 && (1..=2).contains(&finished),
         "{recalled} were given back, {finished} ran"
     );
     assert!(session.hear_within(SILENCE).await.is_none());
