@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{BlockEnd, BlockId, CauseKind, PublishOutcome, Slot, TaskId, TaskOutcome, WorkerId};
+use crate::{BlockEnd, BlockId, CauseKind, PublishOutcome, Slot, TaskId, TaskOutcome, Waiting, WorkerId};
 
 /// One thing worth counting, or a line in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -183,6 +183,24 @@ pub enum Event {
         /// When the next one is tried.
         again_in: Duration,
     },
+    /// A block does not run yet, and the platform says why, or something else than before.
+    BlockWaiting {
+        /// Which.
+        block: BlockId,
+        /// What keeps it.
+        waiting: Waiting,
+    },
+    /// No block starts: the waiting tasks were told so, and one start after the other is tried until one succeeds.
+    CircuitOpened {
+        /// How many starts failed in a row.
+        failures: u32,
+        /// The last one.
+        end: BlockEnd,
+        /// How many tasks were told.
+        tasks: usize,
+    },
+    /// A worker said hello, so that blocks start again.
+    CircuitClosed,
     /// A block is being ended because it had nothing to do.
     BlockDraining {
         /// Which.
@@ -243,6 +261,9 @@ impl Event {
             Self::WorkerGivenUp { .. } => "worker_given_up",
             Self::BlockStarting { .. } => "block_starting",
             Self::BlockStartFailed { .. } => "block_start_failed",
+            Self::BlockWaiting { .. } => "block_waiting",
+            Self::CircuitOpened { .. } => "circuit_opened",
+            Self::CircuitClosed => "circuit_closed",
             Self::BlockDraining { .. } => "block_draining",
             Self::BlockDeleting { .. } => "block_deleting",
             Self::BlockEnded { .. } => "block_ended",

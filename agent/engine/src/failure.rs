@@ -138,11 +138,16 @@ impl Cause {
                 BlockEndKind::Completed
                 | BlockEndKind::Crashed
                 | BlockEndKind::Evicted
+                | BlockEndKind::Drained
                 | BlockEndKind::Preempted
                 | BlockEndKind::NodeLost
                 | BlockEndKind::Deleted
                 | BlockEndKind::CannotStart
+                | BlockEndKind::Rejected
                 | BlockEndKind::Unschedulable
+                | BlockEndKind::ImageNotPulled
+                | BlockEndKind::Misconfigured
+                | BlockEndKind::CreationTimeout
                 | BlockEndKind::NotRegistered
                 | BlockEndKind::Unknown => CauseKind::BlockEnded,
             },
@@ -226,7 +231,8 @@ pub struct MemoryUse {
 pub struct BlockEnd {
     /// The sort of end.
     pub kind: BlockEndKind,
-    /// The platform's own words; may be empty.
+    /// What happened in full words for the user, as what follows "because": the pod, its node, the platform's reason, a
+    /// limit. May be empty.
     pub message: String,
     /// How the worker process ended, if known.
     pub exit: ProcessExit,
@@ -259,25 +265,57 @@ pub enum BlockEndKind {
     Crashed,
     /// The block was killed for its use of memory.
     OutOfMemory,
-    /// The node was short of something, or was drained.
+    /// The node was short of something.
     Evicted,
+    /// The node is being emptied (`kubectl drain`, the eviction API).
+    Drained,
     /// Something more important took its place.
     Preempted,
-    /// The node is gone.
+    /// The node is gone, or was shut down or reclaimed.
     NodeLost,
     /// Somebody deleted it; not us.
     Deleted,
-    /// The provider could not launch it: bad image, bad configuration, refused by the platform.
+    /// It never started, and another may: the platform could not be reached, a quota, an admission webhook, a missing
+    /// permission, a node that would not have it. Tried again, ever later.
     CannotStart,
-    /// The platform has no room for it.
+    /// The platform refused what it was asked for, and would again: bad configuration. The waiting tasks are told at
+    /// once.
+    Rejected,
+    /// The platform had no room for it in the time that it had ([`WaitingCause::Scheduling`](crate::WaitingCause)).
     Unschedulable,
-    /// It was launched, but its worker never said hello.
+    /// Its image could not be pulled in the time that it had ([`WaitingCause::Image`](crate::WaitingCause)).
+    ImageNotPulled,
+    /// It could not work as it was ([`WaitingCause::Never`](crate::WaitingCause)).
+    Misconfigured,
+    /// It did not run within the time that it had, for no reason that the platform named.
+    CreationTimeout,
+    /// It ran, but its worker never said hello.
     NotRegistered,
     /// It is gone, and nobody knows why.
     Unknown,
 }
 
 impl BlockEndKind {
+    /// Every kind, in a fixed order.
+    pub const ALL: [Self; 16] = [
+        Self::Completed,
+        Self::Crashed,
+        Self::OutOfMemory,
+        Self::Evicted,
+        Self::Drained,
+        Self::Preempted,
+        Self::NodeLost,
+        Self::Deleted,
+        Self::CannotStart,
+        Self::Rejected,
+        Self::Unschedulable,
+        Self::ImageNotPulled,
+        Self::Misconfigured,
+        Self::CreationTimeout,
+        Self::NotRegistered,
+        Self::Unknown,
+    ];
+
     /// A static label for metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -286,11 +324,16 @@ impl BlockEndKind {
             Self::Crashed => "crashed",
             Self::OutOfMemory => "out_of_memory",
             Self::Evicted => "evicted",
+            Self::Drained => "drained",
             Self::Preempted => "preempted",
             Self::NodeLost => "node_lost",
             Self::Deleted => "deleted",
             Self::CannotStart => "cannot_start",
+            Self::Rejected => "rejected",
             Self::Unschedulable => "unschedulable",
+            Self::ImageNotPulled => "image_not_pulled",
+            Self::Misconfigured => "misconfigured",
+            Self::CreationTimeout => "creation_timeout",
             Self::NotRegistered => "not_registered",
             Self::Unknown => "unknown",
         }

@@ -264,12 +264,54 @@ pub enum BlockState {
     /// It exists and does not run yet.
     Pending {
         /// Why, if the platform says.
-        why: Option<String>,
+        why: Option<Waiting>,
     },
-    /// It runs; its worker may or may not have dialled.
+    /// Its worker's container runs; the worker may or may not have dialled.
     Running,
+    /// The platform is ending it, and this is how it will have ended: evicted, preempted, drained from its node,
+    /// deleted by hand. Its worker may still finish what it has. [`Ended`](Self::Ended) follows.
+    Ending(BlockEnd),
     /// It is gone. Nothing more comes of it.
     Ended(BlockEnd),
+}
+
+/// What keeps a block from running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The sort of obstacle: it decides how long the block may wait.
+    pub cause: WaitingCause,
+    /// The platform's own words, for the submitter and for status.
+    pub text: String,
+}
+
+/// The sorts of obstacles between a block and its running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WaitingCause {
+    /// No node has room for it, or suits it: one may still come
+    /// ([`Scaling::scheduling_timeout`](crate::Scaling::scheduling_timeout)).
+    Scheduling,
+    /// Its image could not be pulled, and is tried again: `ErrImagePull`, `ImagePullBackOff`
+    /// ([`Scaling::image_grace`](crate::Scaling::image_grace)).
+    Image,
+    /// It can not work as it is: `InvalidImageName`, `ErrImageNeverPull`, `CreateContainerConfigError`, a missing
+    /// Secret. Given up at once.
+    Never,
+    /// Anything else, such as a container that is being made
+    /// ([`Scaling::creation_timeout`](crate::Scaling::creation_timeout)).
+    Other,
+}
+
+impl WaitingCause {
+    /// A static label for metrics and status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduling => "scheduling",
+            Self::Image => "image",
+            Self::Never => "misconfigured",
+            Self::Other => "other",
+        }
+    }
 }
 
 /// What became of the start of a block.

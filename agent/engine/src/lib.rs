@@ -55,10 +55,11 @@ pub use failure::{
 pub use ids::{BlockId, ChannelEpoch, DeliveryTag, EntryId, FunctionId, PublishId, Slot, TaskId, Time, WorkerId};
 pub use input::{
     BlockState, Delivery, Drain, HeldState, HeldTask, Input, PublishOutcome, RefusalReason, StartOutcome, TaskOutcome,
+    Waiting, WaitingCause,
 };
 pub use journal::{AcceptedTask, JournalRecord};
 #[cfg(feature = "mutations")]
 pub use mutation::Mutation;
 pub use output::{DeadlineReason, Output, ToWorker};
-pub use settings::{Acknowledge, Guarantee, Prefetch, Scaling, Settings};
+pub use settings::{Acknowledge, Bound, Budget, Guarantee, OnUnschedulable, Prefetch, Scaling, Settings};
 pub use status::Status;

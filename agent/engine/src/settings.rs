@@ -76,10 +76,26 @@ pub struct Scaling {
     pub parallelism: f64,
     /// How long a block must have had nothing to do before it may be ended (`max_idletime`).
     pub max_idletime: Duration,
+    /// Blocks that are kept ready beyond those that the outstanding tasks ask for (`min_idle_blocks`).
+    pub min_idle_blocks: u32,
+    /// What `max_blocks` stands for, so that status can say what to change.
+    pub bound: Bound,
     /// How many blocks may be starting at once.
     pub starts_in_flight: u32,
-    /// How long a block may take from its start to its worker's hello.
+    /// How long a block may take from its start to its running, if the platform names no obstacle that has a time of
+    /// its own.
     pub creation_timeout: Duration,
+    /// How long a block's container may run before its worker says hello.
+    pub registration_timeout: Duration,
+    /// How long a block may wait for a node before the waiting tasks are told that there is none.
+    pub scheduling_timeout: Duration,
+    /// What becomes of the tasks then.
+    pub on_unschedulable: OnUnschedulable,
+    /// How long the platform may try to pull an image that it could not pull.
+    pub image_grace: Duration,
+    /// For how long a block must not have been wanted before it is ended, whatever `max_idletime` says, and before one
+    /// that has an obstacle in its way is withdrawn: so that a gap between two tasks ends nothing.
+    pub deletion_lag: Duration,
     /// How long a worker that was told to drain may take to end before its block is deleted.
     pub drain_timeout: Duration,
     /// First pause after a block that failed to start; doubled each time in a row.
@@ -98,13 +114,88 @@ impl Default for Scaling {
             max_blocks: 1,
             parallelism: 1.0,
             max_idletime: Duration::from_secs(120),
+            min_idle_blocks: 0,
+            bound: Bound::MaxBlocks,
             starts_in_flight: 10,
             creation_timeout: Duration::from_secs(600),
+            registration_timeout: Duration::from_secs(300),
+            scheduling_timeout: Duration::from_secs(600),
+            on_unschedulable: OnUnschedulable::Fail,
+            image_grace: Duration::from_secs(30),
+            deletion_lag: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
             start_back_off_min: Duration::from_secs(1),
             start_back_off_max: Duration::from_secs(60),
             start_failures_max: 5,
         }
+    }
+}
+
+/// What becomes of the waiting tasks when no node takes a block (`on_unschedulable`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnUnschedulable {
+    /// They fail with the scheduler's words.
+    Fail,
+    /// They wait on, for as long as it takes.
+    Wait,
+}
+
+/// Which option bounds the number of blocks: the smallest of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bound {
+    /// `max_blocks`.
+    MaxBlocks,
+    /// `max_cores`, in cores of one block.
+    MaxCores,
+    /// `max_memory`, in memory of one block.
+    MaxMemory,
+}
+
+impl Bound {
+    /// The option's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxBlocks => "max_blocks",
+            Self::MaxCores => "max_cores",
+            Self::MaxMemory => "max_memory",
+        }
+    }
+}
+
+/// What all blocks together may use.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Budget {
+    /// `max_blocks`.
+    pub max_blocks: u32,
+    /// `max_cores`, if there is such a bound.
+    pub max_cores: Option<f64>,
+    /// `max_memory` in bytes, if there is such a bound.
+    pub max_memory: Option<u64>,
+}
+
+impl Budget {
+    /// How many blocks of so many cores and bytes it allows, and which of its bounds is the smallest. A block of which
+    /// nothing is known (0) uses nothing of that.
+    #[must_use]
+    pub fn blocks(&self, cores: f64, memory: u64) -> (u32, Bound) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the cast saturates, as it should"
+        )]
+        // A hair more than asked for: 0.3 cores are three blocks of 0.1, though not in binary.
+        let by_cores = |most: f64| (most / cores + 1e-9) as u32;
+        let by_memory = |most: u64| u32::try_from(most / memory).unwrap_or(u32::MAX);
+        let cores = self.max_cores.filter(|_| cores > 0.0).map(by_cores);
+        let memory = self.max_memory.filter(|_| memory > 0).map(by_memory);
+        let mut least = (self.max_blocks, Bound::MaxBlocks);
+        for (blocks, bound) in [(cores, Bound::MaxCores), (memory, Bound::MaxMemory)] {
+            if let Some(blocks) = blocks.filter(|blocks| *blocks < least.0) {
+                least = (blocks, bound);
+            }
+        }
+        least
     }
 }
 
@@ -140,4 +231,30 @@ pub enum Guarantee {
     AtLeastOnce,
     /// Its start is journalled before it is sent, and an interrupted task is an error result, always.
     AtMostOnce,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_bound_of_a_budget_wins_and_says_so() {
+        const GIB: u64 = 1 << 30;
+        let budget = |max_blocks, max_cores, max_memory| Budget {
+            max_blocks,
+            max_cores,
+            max_memory,
+        };
+        for (budget, expected) in [
+            (budget(5, None, None), (5, Bound::MaxBlocks)),
+            (budget(5, Some(8.0), None), (4, Bound::MaxCores)),
+            (budget(5, Some(8.0), Some(12 * GIB)), (3, Bound::MaxMemory)),
+            (budget(2, Some(4.0), Some(8 * GIB)), (2, Bound::MaxBlocks)),
+            (budget(5, Some(1.9), None), (0, Bound::MaxCores)),
+        ] {
+            assert_eq!(budget.blocks(2.0, 4 * GIB), expected, "{budget:?}");
+        }
+        assert_eq!(budget(5, Some(0.3), None).blocks(0.1, 0), (3, Bound::MaxCores));
+        assert_eq!(budget(5, Some(1.0), Some(1)).blocks(0.0, 0), (5, Bound::MaxBlocks));
+    }
 }

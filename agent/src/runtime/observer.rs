@@ -245,6 +245,9 @@ impl Observer {
             | Event::WorkerGivenUp { .. }
             | Event::BlockStarting { .. }
             | Event::BlockStartFailed { .. }
+            | Event::BlockWaiting { .. }
+            | Event::CircuitOpened { .. }
+            | Event::CircuitClosed
             | Event::BlockDraining { .. }
             | Event::BlockDeleting { .. }
             | Event::BlockEnded { .. } => self.observe_block(now, event),
@@ -425,6 +428,14 @@ impl Observer {
                 self.note_error(format!("a block could not be started: {}", end.message));
                 tracing::warn!(%block, failures, ?again_in, why = %end.message, output = %end.output, "block could not be started");
             }
+            Event::BlockWaiting { block, waiting } => {
+                tracing::warn!(%block, cause = waiting.cause.as_str(), why = %waiting.text, "block does not run yet");
+            }
+            Event::CircuitOpened { failures, end, tasks } => {
+                self.note_error(format!("no block starts: {}", end.message));
+                tracing::warn!(failures, tasks, why = %end.message, "no block starts, and the waiting tasks were told so");
+            }
+            Event::CircuitClosed => tracing::info!("blocks start again"),
             Event::BlockDraining { block, idle_for } => {
                 self.block(now, block).state = BlockState::Draining;
                 tracing::info!(%block, ?idle_for, "idle block is being drained");

@@ -174,6 +174,7 @@ impl crate::Engine {
                 }
             }
             BlockState::Running => {}
+            BlockState::Ending(_) => {}
         }
     }
 
