@@ -13,6 +13,8 @@ from pathlib import Path
 from harness import checkout, debian
 from harness.interchange import without_proxies
 from harness.keeper import Keeper, ProcessError
+from harness.kubernetes import cluster as kubernetes
+from harness.kubernetes import images, programs
 from harness.postgresql import PostgreSQL
 from harness.rabbitmq import RabbitMQ
 
@@ -229,6 +231,16 @@ def line(name: str, what: str, run: Callable[[Run], None], *packages: str, **opt
     return Stage(name, what, run, [*SERVICES, *packages], built=True, clients=True, **options)
 
 
+CLUSTER = [*kubernetes.PACKAGES, *images.PACKAGES, *([] if programs.go() else ["golang-go"])]
+
+
+def cluster(run: Run) -> None:
+    """The tests on a real Kubernetes, which is built first, where it is not yet."""
+    kubernetes.refuse_unless_possible()
+    programs.build(run.keeper, programs.CLUSTER)
+    run.pytest(checkout.ROOT / "tests" / "cluster" / "ground")
+
+
 STAGES = [
     Stage("format", "cargo fmt and ruff format change nothing", formatting, alone=True),
     Stage("python-lint", "ruff finds nothing", python_lint, alone=True),
@@ -260,6 +272,13 @@ STAGES = [
         "python-endpoints",
         "globus-compute-endpoint 4.19 and 3.16.1 against our interchange",
         suite("python_endpoints", "4.19.0"),
+    ),
+    line(
+        "cluster",
+        "on a real Kubernetes, which is built from Go modules the first time (minutes; needs root)",
+        cluster,
+        *CLUSTER,
+        alone=True,
     ),
 ]
 
