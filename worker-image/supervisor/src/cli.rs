@@ -87,6 +87,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 15 * 60)]
     orphan_timeout: u64,
 
+    /// How long the process that forks executors may take over one before it is made anew, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    fork_timeout: u64,
+
     /// The form of the log; by default human on a terminal, json otherwise
     #[arg(long, value_name = "FORM")]
     pub(crate) log_format: Option<LogFormat>,
@@ -104,6 +108,10 @@ pub(crate) enum LogFormat {
 impl Arguments {
     pub(crate) fn grace(&self) -> Duration {
         Duration::from_secs(self.grace)
+    }
+
+    pub(crate) fn fork_timeout(&self) -> Duration {
+        Duration::from_secs(self.fork_timeout)
     }
 
     pub(crate) fn orphan_timeout(&self) -> Duration {

@@ -99,6 +99,10 @@ impl Link {
         match &mut self.state {
             State::Waiting(sleep) => {
                 sleep.await;
+                // Also where there is no dialling: a token file may be gone for good.
+                if self.answered.elapsed() >= self.orphan_timeout {
+                    return LinkEvent::Orphaned;
+                }
                 LinkEvent::DialNow
             }
             State::Dialling(dialled) => {
@@ -172,9 +176,6 @@ impl Link {
             }
             Dialled::Failed(reason) => {
                 tracing::debug!("the agent at {} does not answer: {reason}", self.address);
-                if self.answered.elapsed() >= self.orphan_timeout {
-                    return LinkEvent::Orphaned;
-                }
                 self.wait();
                 LinkEvent::Nothing
             }

@@ -37,7 +37,7 @@ use waypost_link::{Address, tls};
 use crate::cli::Arguments;
 use crate::machine::{Machine, Settings};
 use crate::warm::{Said, Versions, Warm};
-use crate::worker::{Ended, Worker};
+use crate::worker::{Ended, Stop, Worker};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -122,18 +122,27 @@ fn run(arguments: Arguments, tls: Option<Arc<rustls::ClientConfig>>) -> io::Resu
         memory_per_slot: arguments.memory_per_slot,
     });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async {
+    let ended = LocalSet::new().block_on(&runtime, async {
+        let mut stop = Stop::watch()?;
         let python = &arguments.python;
         let started = Warm::start(python, &settings);
         let mut warm = match started {
             Ok(warm) => warm,
             Err(error) => return Ok(Ended::Unusable(format!("{python} cannot be started: {error}"))),
         };
-        let versions = match ready(&mut warm).await {
+        let patience = arguments.orphan_timeout();
+        let ready = tokio::select! {
+            versions = ready(&mut warm, patience) => versions.map_err(Ended::Unusable),
+            () = stop.told() => {
+                tracing::info!("told to end before {python} was ready");
+                Err(Ended::Drained)
+            }
+        };
+        let versions = match ready {
             Ok(versions) => versions,
-            Err(reason) => {
+            Err(ended) => {
                 processes::kill_executor(warm.process);
-                return Ok(Ended::Unusable(reason));
+                return Ok(ended);
             }
         };
         tracing::info!(
@@ -143,14 +152,23 @@ fn run(arguments: Arguments, tls: Option<Arc<rustls::ClientConfig>>) -> io::Resu
             arguments.slots
         );
         Worker::new(arguments, settings, machine, tls, warm, versions)
-            .run()
+            .run(&mut stop)
             .await
-    })
+    });
+    // A name that is being looked up must not keep the worker.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Waits until the warm process has imported what it needs.
-async fn ready(warm: &mut Warm) -> Result<Versions, String> {
-    match warm.next().await {
+async fn ready(warm: &mut Warm, patience: Duration) -> Result<Versions, String> {
+    let Ok(said) = tokio::time::timeout(patience, warm.next()).await else {
+        return Err(format!(
+            "the Python was not ready to run tasks within {} s",
+            patience.as_secs()
+        ));
+    };
+    match said {
         Ok(Some(Said::Ready(versions))) => Ok(versions),
         Ok(Some(Said::Unusable(reason))) => Err(reason),
         Ok(Some(Said::Started(_) | Said::Failed(_))) => Err("the warm process broke its protocol".to_owned()),

@@ -16,6 +16,8 @@ use crate::python;
 pub(crate) struct Warm {
     /// Its process id.
     pub(crate) process: i32,
+    /// It has imported what it needs.
+    pub(crate) ready: bool,
     control: UnixStream,
     received: Vec<u8>,
 }
@@ -59,6 +61,7 @@ impl Warm {
         ours.set_nonblocking(true)?;
         Ok(Self {
             process,
+            ready: false,
             control: UnixStream::from_std(ours)?,
             received: Vec::new(),
         })
@@ -92,7 +95,9 @@ impl Warm {
         loop {
             if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.received.drain(..=end).collect();
-                return Ok(Some(serde_json::from_slice(&line)?));
+                let said = serde_json::from_slice(&line)?;
+                self.ready |= matches!(said, Said::Ready(_));
+                return Ok(Some(said));
             }
             self.control.readable().await?;
             match self.control.try_read_buf(&mut self.received) {

@@ -26,6 +26,8 @@ use crate::{dial, processes, python};
 const MEMORY_PERIOD: Duration = Duration::from_millis(100);
 /// Requests for executors that the warm process has not answered, at most.
 const REQUESTS_MAX: usize = 8;
+/// How long a warm process may take that has yet to import what it needs.
+const IMPORT_PATIENCE: Duration = Duration::from_secs(600);
 /// How long the last messages may take to be written.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -73,6 +75,8 @@ pub(crate) struct Worker {
     warm: Option<Warm>,
     /// Executors that the warm process has been asked for and has not told of, oldest first.
     requested: VecDeque<(u32, u64)>,
+    /// When the warm process must have said something.
+    answer_due: Option<Instant>,
     /// Those that it has yet to be asked for, with the ends of their channels.
     to_request: VecDeque<(u32, u64, ExecutorEnds)>,
     /// Processes that ended before it was known whose they were.
@@ -111,6 +115,7 @@ impl Worker {
             inbox: Rc::default(),
             warm: Some(warm),
             requested: VecDeque::new(),
+            answer_due: None,
             to_request: VecDeque::new(),
             unclaimed: Vec::new(),
             kept_children,
@@ -129,10 +134,10 @@ impl Worker {
     ///
     /// # Errors
     /// The system's, where there is no going on: signals cannot be watched.
-    pub(crate) async fn run(mut self) -> io::Result<Ended> {
+    pub(crate) async fn run(mut self, stop: &mut Stop) -> io::Result<Ended> {
         let mut children = signal(SignalKind::child())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        // What ended before this was watched for.
+        self.reap();
         let mut memory = interval(MEMORY_PERIOD);
         memory.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let watch_memory = self.group.is_some() || self.arguments.memory_limit.is_some();
@@ -151,7 +156,10 @@ impl Worker {
                 event = self.link.next() => self.link_event(event),
                 said = next_said(&mut self.warm) => self.warm_said(said),
                 _ = children.recv() => self.reap(),
-                () = stop(&mut terminate, &mut interrupt) => {
+                () = expire(self.answer_due) => {
+                    self.warm_lost("it has not answered for too long");
+                }
+                () = stop.told() => {
                     tracing::info!("told to end: finishing what runs within {:?}", self.arguments.grace());
                     self.machine.handle(self.started.elapsed(), Event::Terminate { grace: self.arguments.grace() });
                 }
@@ -267,7 +275,8 @@ impl Worker {
         }
     }
 
-    fn cannot_start(&self, slot: u32, generation: u64, error: &io::Error) {
+    fn cannot_start(&mut self, slot: u32, generation: u64, error: &io::Error) {
+        self.executors[slot as usize] = None;
         let reason = format!("no executor can be made: {error}");
         self.post(Event::CannotStart {
             slot,
@@ -282,7 +291,15 @@ impl Worker {
             && let Some((slot, generation, ends)) = self.to_request.pop_front()
         {
             match self.request(&ends) {
-                Ok(()) => self.requested.push_back((slot, generation)),
+                Ok(()) => {
+                    self.requested.push_back((slot, generation));
+                    let patience = if self.warm.as_ref().is_some_and(|warm| warm.ready) {
+                        self.arguments.fork_timeout()
+                    } else {
+                        IMPORT_PATIENCE
+                    };
+                    self.answer_due.get_or_insert_with(|| Instant::now() + patience);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // The warm process says something before long: that it is ready, or has forked.
                     self.to_request.push_front((slot, generation, ends));
@@ -303,6 +320,9 @@ impl Worker {
 
     fn warm_said(&mut self, said: Result<Said, String>) {
         let now = self.started.elapsed();
+        let answers = matches!(said, Ok(Said::Started(_) | Said::Failed(_)));
+        let awaited = self.requested.len().saturating_sub(usize::from(answers));
+        self.answer_due = (awaited > 0).then(|| Instant::now() + self.arguments.fork_timeout());
         match said {
             Ok(Said::Ready(versions)) => self.versions = versions,
             Ok(Said::Started(process)) => {
@@ -343,12 +363,15 @@ impl Worker {
         let Some(warm) = self.warm.take() else { return };
         tracing::warn!("the warm process is lost: {reason}");
         processes::kill_executor(warm.process);
+        self.answer_due = None;
         let now = self.started.elapsed();
         let to_request = std::mem::take(&mut self.to_request)
             .into_iter()
             .map(|(slot, generation, _)| (slot, generation));
         for (slot, generation) in std::mem::take(&mut self.requested).into_iter().chain(to_request) {
             let reason = reason.to_owned();
+            // If it was forked all the same it finds its channel closed, and ends.
+            self.executors[slot as usize] = None;
             self.machine.handle(
                 now,
                 Event::CannotStart {
@@ -463,10 +486,37 @@ async fn next_said(warm: &mut Option<Warm>) -> Result<Said, String> {
     }
 }
 
-async fn stop(terminate: &mut Signal, interrupt: &mut Signal) {
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Waits for a moment; for ever if there is none.
+async fn expire(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The signals that tell a worker to end. Watched from its first moment on: to a pod's first process those that it
+/// does not watch mean nothing.
+pub(crate) struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stop {
+    /// # Errors
+    /// The system's: signals cannot be watched.
+    pub(crate) fn watch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one. Cancel-safe.
+    pub(crate) async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 

@@ -249,14 +249,22 @@ impl Machine {
             return;
         }
         let state = &mut self.slots[slot as usize];
+        if !matches!(state.state, SlotState::Starting) {
+            return;
+        }
         state.process = Some(process);
+        state.state = if state.doom.is_some() || state.end_due.is_some() {
+            SlotState::Leaving
+        } else {
+            SlotState::Idle
+        };
         if state.doom.is_some() {
             self.actions.push(Action::Kill { process });
         }
     }
 
     fn cannot_start(&mut self, now: Time, slot: u32, generation: u64, reason: String) {
-        if !self.is_current(slot, generation) || self.slots[slot as usize].process.is_some() {
+        if !self.is_current(slot, generation) || !matches!(self.slots[slot as usize].state, SlotState::Starting) {
             return;
         }
         let state = &mut self.slots[slot as usize];
@@ -265,14 +273,12 @@ impl Machine {
         state.end_due = None;
         let pause = Duration::from_millis(100 << state.failures.min(6)).min(Duration::from_secs(5));
         let given_up = state.failures >= START_FAILURES_MAX;
-        let before = std::mem::replace(&mut state.state, SlotState::Broken { retry_at: now + pause });
-        if let SlotState::Busy { task, attempt, .. } = before {
-            // It was never begun, but its bytes went with the channel.
-            if given_up {
+        state.state = SlotState::Broken { retry_at: now + pause };
+        // What waits is begun by another slot, or by this one when it has an executor.
+        if given_up && !self.slots.iter().any(|slot| slot.process.is_some()) {
+            for Waiting { task, attempt, .. } in std::mem::take(&mut self.waiting) {
+                let reason = reason.clone();
                 self.fail(now, task, attempt, Cause::CannotStart { reason }, String::new());
-            } else {
-                self.tasks.remove(&task);
-                self.refuse(task, attempt, Refusal::Busy);
             }
         }
     }

@@ -261,9 +261,7 @@ impl Machine {
 
     /// True while an executor is being made whose process id is not known yet.
     pub(crate) fn is_starting_any(&self) -> bool {
-        self.slots
-            .iter()
-            .any(|slot| slot.process.is_none() && slot.is_started())
+        self.slots.iter().any(|slot| matches!(slot.state, SlotState::Starting))
     }
 
     /// True if any slot has a task.
@@ -288,7 +286,7 @@ impl Machine {
                 .settings
                 .task_timeout
                 .map(|timeout| *since + timeout + TIMEOUT_GRACE),
-            SlotState::Busy { .. } | SlotState::Idle | SlotState::Leaving => None,
+            SlotState::Busy { .. } | SlotState::Starting | SlotState::Idle | SlotState::Leaving => None,
         });
         let drain = self
             .drain

@@ -29,7 +29,7 @@ impl Machine {
                 && retry_at <= now
             {
                 slot.generation += 1;
-                slot.state = SlotState::Idle;
+                slot.state = SlotState::Starting;
                 self.actions.push(Action::Start {
                     slot: number,
                     generation: slot.generation,

@@ -23,7 +23,10 @@ pub(super) struct Slot {
 pub(super) enum SlotState {
     /// There is no executor, and none will be made before then.
     Broken { retry_at: Time },
-    /// An executor is there or on its way, without a task. A task can be given to it already.
+    /// An executor is on its way. It is given nothing before its process is known: if it never comes, what was given
+    /// to it might have begun in a process that nobody knows of.
+    Starting,
+    /// An executor is there, without a task.
     Idle,
     /// It has a task.
     Busy { task: Uuid, attempt: u32, since: Time },

@@ -120,6 +120,14 @@ impl World {
         });
     }
 
+    fn fork(&mut self, slot: u32, generation: u64, process: i32) {
+        self.happen(Event::Started {
+            slot,
+            generation,
+            process,
+        });
+    }
+
     fn exit(&mut self, process: i32, ending: Ending) {
         self.happen(Event::Exited {
             process,
@@ -191,7 +199,7 @@ fn a_task_is_begun_finished_and_settled_and_another_is_asked_for() {
 }
 
 #[test]
-fn a_task_can_be_given_before_its_executor_is_forked() {
+fn a_task_that_comes_before_its_executor_is_forked_waits_for_it() {
     let mut world = World::new(1);
     world.exit(100, Ending::Signal(9));
     world.pass(Duration::from_secs(1));
@@ -199,12 +207,9 @@ fn a_task_can_be_given_before_its_executor_is_forked() {
     world.connect();
     world.expect_credit(1);
     world.give(1);
+    world.expect_nothing();
+    world.fork(0, 2, 200);
     world.expect_begun(1, 0);
-    world.happen(Event::Started {
-        slot: 0,
-        generation: 2,
-        process: 200,
-    });
     world.answer(0, 2, 1);
     world.expect_finished(1, 1);
 }
@@ -269,6 +274,7 @@ fn a_result_that_was_written_before_a_cancel_counts_and_the_executor_is_replaced
     world.expect_nothing();
     world.exit(100, Ending::Signal(9));
     world.expect(Action::Start { slot: 0, generation: 2 });
+    world.fork(0, 2, 200);
     world.expect_begun(2, 0);
 }
 
@@ -326,6 +332,7 @@ fn a_task_that_has_not_begun_is_given_up_with_the_link_and_one_that_runs_is_kept
     world.expect_finished(1, 1);
     world.expect_credit(1);
     world.give(2);
+    world.fork(0, 2, 200);
     world.expect_begun(2, 0);
 }
 
@@ -456,20 +463,18 @@ fn near_the_memory_limit_the_largest_executor_is_ended_and_only_one_at_a_time() 
 }
 
 #[test]
-fn a_fork_that_fails_is_tried_again_and_its_task_is_given_back() {
+fn a_fork_that_fails_is_tried_again_and_the_task_waits_for_it() {
     let mut world = World::connected(1);
     world.exit(100, Ending::Signal(9));
     world.pass(Duration::from_secs(1));
     world.expect(Action::Start { slot: 0, generation: 2 });
     world.give(1);
-    world.expect_begun(1, 0);
     let failed = |generation| Event::CannotStart {
         slot: 0,
         generation,
         reason: "no memory".to_owned(),
     };
     world.happen(failed(2));
-    world.expect_refused(1, Refusal::Busy);
     let retry = world.machine.deadline().unwrap() - world.now;
     assert!(
         retry >= Duration::from_millis(100) && retry <= Duration::from_secs(5),
@@ -479,7 +484,49 @@ fn a_fork_that_fails_is_tried_again_and_its_task_is_given_back() {
     world.expect_nothing();
     world.pass(retry);
     world.expect(Action::Start { slot: 0, generation: 3 });
-    world.expect_credit(1);
+    // Word of the one that never came, when another is on its way.
+    world.fork(0, 2, 200);
+    world.happen(failed(2));
+    world.expect_nothing();
+    world.fork(0, 3, 300);
+    world.expect_begun(1, 0);
+}
+
+#[test]
+fn a_task_that_waits_for_an_executor_that_never_comes_is_begun_by_a_free_one() {
+    let mut world = World::connected(2);
+    world.exit(100, Ending::Signal(9));
+    world.pass(Duration::from_secs(1));
+    world.expect(Action::Start { slot: 0, generation: 2 });
+    world.give(1);
+    world.expect_begun(1, 1);
+    world.give(2);
+    world.happen(Event::CannotStart {
+        slot: 0,
+        generation: 2,
+        reason: "no memory".to_owned(),
+    });
+    world.expect_nothing();
+    world.answer(1, 1, 1);
+    world.expect_begun(2, 1);
+}
+
+#[test]
+fn an_executor_that_is_lost_before_its_process_is_known_is_given_nothing() {
+    let mut world = World::connected(1);
+    world.exit(100, Ending::Signal(9));
+    world.pass(Duration::from_secs(1));
+    world.expect(Action::Start { slot: 0, generation: 2 });
+    world.happen(Event::ChannelLost { slot: 0, generation: 2 });
+    world.give(1);
+    world.fork(0, 2, 200);
+    world.expect_nothing();
+    world.exit(200, Ending::Exit(1));
+    let pause = world.machine.deadline().unwrap() - world.now;
+    world.pass(pause);
+    world.expect(Action::Start { slot: 0, generation: 3 });
+    world.fork(0, 3, 300);
+    world.expect_begun(1, 0);
 }
 
 #[test]
@@ -494,10 +541,11 @@ fn a_python_that_cannot_be_started_fails_tasks_in_the_end() {
         if generation == 2 {
             world.expect_credit(1);
         }
-        number += 1;
-        world.actions.clear();
-        world.give(number);
-        world.expect_begun(number, 0);
+        if number == 0 {
+            number = 1;
+            world.give(number);
+        }
+        world.expect_nothing();
         world.happen(Event::CannotStart {
             slot: 0,
             generation,
@@ -509,7 +557,7 @@ fn a_python_that_cannot_be_started_fails_tasks_in_the_end() {
             assert!(generation > 4, "not at the first failure");
             return;
         }
-        world.expect_refused(number, Refusal::Busy);
+        world.expect_nothing();
     }
 }
 

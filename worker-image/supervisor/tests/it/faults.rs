@@ -6,10 +6,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use uuid::Uuid;
-use waypost_link::{Cause, ToAgent};
+use waypost_link::{Cause, Refusal, ToAgent, ToWorker};
 
 use crate::agent::{Agent, is_alive, until};
-use crate::tasks::{call, pack, result, returned};
+use crate::tasks::{call, message, pack, result, returned};
 
 #[tokio::test]
 async fn a_segfault_is_told_within_half_a_second_and_the_next_task_gets_the_slot() {
@@ -138,6 +138,12 @@ fn ends_on_signal(process: i64) -> bool {
     u64::from_str_radix(ignored.trim(), 16).unwrap() & (1 << (15 - 1)) == 0
 }
 
+pub(crate) fn warm_process(worker: i32) -> Pid {
+    let mut children = children(worker).into_iter();
+    let warm = children.find(|child| !ends_on_signal(*child)).unwrap();
+    Pid::from_raw(i32::try_from(warm).unwrap())
+}
+
 #[tokio::test]
 async fn what_a_task_leaves_running_is_ended_with_it() {
     let agent = Agent::unix();
@@ -215,17 +221,50 @@ async fn the_warm_process_is_remade_when_it_is_killed() {
     let mut session = agent.welcome().await;
     let buffers = pack(&[("dies", "leave", json!([1])), ("lives", "add", json!([1, 2]))]);
     session.result(&buffers[1]).await;
-    let warm = children(worker.pid())
-        .into_iter()
-        .find(|child| !ends_on_signal(*child))
-        .unwrap();
-    kill(Pid::from_raw(i32::try_from(warm).unwrap()), Signal::SIGKILL).unwrap();
+    kill(warm_process(worker.pid()), Signal::SIGKILL).unwrap();
     for _ in 0..2 {
         let task = Uuid::new_v4();
         session.run(task, &buffers[0]).await;
         assert_eq!(session.failure_of(task).await.cause, Cause::Exit { code: 1 });
         assert_eq!(returned(&session.result(&buffers[1]).await), 3);
     }
+}
+
+#[tokio::test]
+async fn a_task_that_was_given_to_an_executor_that_never_came_is_run_all_the_same() {
+    let agent = Agent::unix();
+    let worker = agent.start(&[]);
+    let mut session = agent.welcome().await;
+    let buffers = pack(&[("dies", "leave", json!([1])), ("lives", "add", json!([1, 2]))]);
+    session.result(&buffers[1]).await;
+    // The warm process takes requests and answers none, as one that is being killed does for a moment.
+    let warm = warm_process(worker.pid());
+    kill(warm, Signal::SIGSTOP).unwrap();
+    let (dies, lives) = (Uuid::new_v4(), Uuid::new_v4());
+    session.run(dies, &buffers[0]).await;
+    assert_eq!(session.failure_of(dies).await.cause, Cause::Exit { code: 1 });
+    session.run(lives, &buffers[1]).await;
+    // By the time that its repetition is refused it was taken note of.
+    session
+        .say(ToWorker::Run {
+            task: lives,
+            attempt: 0,
+            result_serializers: Vec::new(),
+            body: message(lives, &buffers[1]),
+        })
+        .await;
+    let duplicate = |message: &ToAgent| {
+        matches!(
+            message,
+            ToAgent::Refused {
+                reason: Refusal::Duplicate,
+                ..
+            }
+        )
+    };
+    while !duplicate(&session.hear().await) {}
+    kill(warm, Signal::SIGKILL).unwrap();
+    assert_eq!(returned_quickly(&mut session, lives).await, 3);
 }
 
 #[tokio::test]

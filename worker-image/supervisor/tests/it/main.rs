@@ -10,6 +10,7 @@
 #![expect(clippy::print_stderr, reason = "a failed test shows the worker's log")]
 
 mod agent;
+mod ending;
 mod faults;
 mod life;
 mod memory;
