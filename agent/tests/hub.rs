@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use endpoint::hub::{Hub, HubEvent, Registration, WorkerHandle};
-use endpoint::provider::block_name;
+use endpoint::provider::BlockNames;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -47,7 +47,7 @@ async fn setting() -> Setting {
     hub.serve(Listener::tls(listener, authority.server_config().unwrap()));
     let client = client_config(&authority.certificate_pem().unwrap()).unwrap();
     let (sender, events) = mpsc::channel(8);
-    let registration = Some(hub.register(USER_ENDPOINT, sender));
+    let registration = Some(hub.register(BlockNames::new(USER_ENDPOINT), sender));
     let unix = hub.address().parse().unwrap();
     Setting {
         hub,
@@ -65,7 +65,7 @@ type Writer = LinkWriter<tokio::io::WriteHalf<Stream>>;
 
 impl Setting {
     fn hello(&self) -> Hello {
-        let block = block_name(USER_ENDPOINT, BLOCK);
+        let block = BlockNames::new(USER_ENDPOINT).name(BLOCK);
         Hello {
             versions: VERSIONS,
             worker_version: "0".to_owned(),
@@ -232,7 +232,7 @@ async fn who_shows_a_wrong_token_or_an_unknown_version_is_turned_away() {
     };
     assert_eq!(setting.refusal(wrong).await, HelloRefusal::Token);
     // The token of another block of the same user endpoint.
-    let other = block_name(USER_ENDPOINT, BlockId { epoch: 3, number: 2 });
+    let other = BlockNames::new(USER_ENDPOINT).name(BlockId { epoch: 3, number: 2 });
     let swapped = Hello {
         block: other,
         ..setting.hello()

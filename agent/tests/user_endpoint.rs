@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -11,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use endpoint::config::{ProviderConfig, UserEndpointConfig};
 use endpoint::runtime::{
-    Ended, Environment, EnvironmentSettings, Specification, Stop, UserEndpoint, UserEndpointState,
+    Ended, Environment, EnvironmentSettings, LinkSettings, Specification, Stop, UserEndpoint, UserEndpointState,
 };
 use endpoint::telemetry::Metrics;
-use secrecy::SecretSlice;
+use secrecy::{SecretSlice, SecretString};
 use support::{Topology, soon};
 use uuid::Uuid;
+use waypost_link::tls::Authority;
 use waypost_protocol::{Message, Task, TaskResult, decode, encode};
 
 /// The `worker` program, built beside this test.
@@ -82,6 +84,9 @@ struct Running {
 struct Place {
     directory: tempfile::TempDir,
     config: UserEndpointConfig,
+    worker: PathBuf,
+    authority: Authority,
+    listen: SocketAddr,
     epoch: u64,
 }
 
@@ -95,6 +100,9 @@ impl Place {
         Self {
             directory: tempfile::tempdir().unwrap(),
             config,
+            worker: worker(),
+            authority: Authority::generate().unwrap(),
+            listen: "127.0.0.1:0".parse().unwrap(),
             epoch: 0,
         }
     }
@@ -106,11 +114,16 @@ impl Place {
             directory: self.directory.path().to_owned(),
             token_key: SecretSlice::from(vec![7; 32]),
             epoch: self.epoch,
-            worker: worker(),
+            worker: self.worker.clone(),
             max_held_bytes: 64 << 20,
             reconnect_grace: Duration::from_secs(60),
             endpoint_version: "4.19.0".to_owned(),
             metrics: Metrics::shared(),
+            link: Some(LinkSettings {
+                listen: self.listen,
+                addresses: Vec::new(),
+                authority_key: SecretString::from(self.authority.reveal_key_pem()),
+            }),
         })
         .await
         .unwrap();
@@ -193,6 +206,71 @@ async fn tasks_run_and_their_results_come_back_and_nothing_is_left_after_a_stop(
     }
     assert_eq!(last, Some(false));
     drop(running.environment);
+    topology.remove().await;
+}
+
+/// An address that can be listened on twice: its port is none of those that outgoing connections are given meanwhile.
+fn free_address() -> SocketAddr {
+    let first = 20_000 + u16::try_from(std::process::id() % 8_000).unwrap();
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = (first..first + 2_000).find(free).expect("a port is free");
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+/// The worker dials over TLS, as it does from another machine: a script puts the address and the authority's certificate
+/// in the place of the socket.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_dials_over_tls_runs_tasks_and_is_found_again_by_the_next_agent() {
+    let functions = Functions::pack(&[("double", "return x * 2", "(21,)")]);
+    let topology = Topology::create().await;
+    let mut place = Place::new(1);
+    let dial = place.directory.path().join("dial");
+    std::fs::create_dir_all(&dial).unwrap();
+    let script = format!(
+        "#!/bin/bash\nset -e\n[ \"$1\" = --connect ]; shift 2\nuntil [ -s {dial}/address ]; do sleep 0.02; done\n\
+         exec {worker} --connect \"tls:$(cat {dial}/address)\" --ca-file {dial}/ca.pem \"$@\"\n",
+        dial = dial.display(),
+        worker = worker().display()
+    );
+    place.worker = dial.join("worker");
+    std::fs::write(&place.worker, script).unwrap();
+    std::fs::set_permissions(&place.worker, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    place.listen = free_address();
+
+    let running = place.start(&topology).await;
+    let remote = running.environment.remote().unwrap().clone();
+    std::fs::write(dial.join("ca.pem"), &remote.certificate_pem).unwrap();
+    std::fs::write(dial.join("new"), &remote.addresses[0]).unwrap();
+    std::fs::rename(dial.join("new"), dial.join("address")).unwrap();
+    let run = async |task| {
+        topology.send_task(task, &functions.body("double", task)).await;
+        let result = next_result(&topology).await;
+        assert_eq!(
+            (result.task_id, result.error_details.is_none()),
+            (task, true),
+            "{}",
+            result.data
+        );
+    };
+    run(Uuid::new_v4()).await;
+    let blocks = |running: &Running| -> Vec<String> {
+        running
+            .endpoint
+            .status()
+            .borrow()
+            .blocks
+            .iter()
+            .map(|block| block.name.clone())
+            .collect()
+    };
+    let first = blocks(&running);
+    drop(running);
+
+    // The same authority and the same address: the worker redials and is let in.
+    let running = place.start(&topology).await;
+    run(Uuid::new_v4()).await;
+    assert_eq!(blocks(&running), first, "no second block was started");
+    assert_eq!(running.endpoint.stop(Stop::Drain).await, Ended::Stopped);
     topology.remove().await;
 }
 

@@ -31,6 +31,9 @@ pub enum BrokerError {
     /// The endpoint was given other credentials.
     #[error("the credentials were replaced")]
     CredentialsReplaced,
+    /// The endpoint let the queue go, for another agent to take it.
+    #[error("the task queue was let go: the blocks could not be listed")]
+    LetGo,
     /// Anything else: unreachable, closed, a missing queue.
     #[error("{0}")]
     Connection(String),

@@ -232,6 +232,15 @@ impl Broker {
         }
     }
 
+    /// Lets the queue go, and tries for it again after a back-off: whoever else waits for it has it first.
+    pub fn let_go(&mut self) {
+        if let State::Up(session) = &mut self.state {
+            let channel = session.consuming();
+            self.epoch = session.epoch();
+            self.fail(channel, BrokerError::LetGo);
+        }
+    }
+
     /// Waits until something has happened, and puts all that is ready into `events`, in order.
     /// Nothing is lost if the future is dropped.
     pub async fn next(&mut self, events: &mut Vec<Event>) {

@@ -197,6 +197,7 @@ async fn bring_up(start: Start, stop: watch::Receiver<bool>) -> Result<(), CliEr
         reconnect_grace: std::time::Duration::from_secs(60),
         endpoint_version: prepared.protocol_version().to_owned(),
         metrics: Arc::clone(&metrics),
+        link: None,
     })
     .await?;
     probes.set_ready();

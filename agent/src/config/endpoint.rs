@@ -248,6 +248,14 @@ impl ProviderConfig {
             Self::Local(_) => "LocalProvider",
         }
     }
+
+    /// Whether its blocks live on when the agent's machine goes, so that a SIGTERM leaves them to the next agent.
+    #[must_use]
+    pub const fn outlives_agent(&self) -> bool {
+        match self {
+            Self::Local(_) => false,
+        }
+    }
 }
 
 /// The options of a `LocalProvider`.

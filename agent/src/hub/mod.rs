@@ -24,6 +24,7 @@ use uuid::Uuid;
 use waypost_engine::{BlockId, HeldTask, Input, ToWorker, WorkerId};
 use waypost_link::{BlockToken, Listener, TokenKey};
 
+use crate::provider::BlockNames;
 use registry::Registry;
 
 pub use registry::Registration;
@@ -128,10 +129,10 @@ impl Hub {
         Arc::new(move |block| registry.token(user_endpoint, block))
     }
 
-    /// Lets in the workers of a user endpoint from now on. They are told to dial again until then.
+    /// Lets in the workers of a user endpoint, whose blocks have these names, from now on. They are told to dial again until then.
     #[must_use]
-    pub fn register(&self, user_endpoint: Uuid, events: mpsc::Sender<HubEvent>) -> Registration {
-        Registry::register(&self.registry, user_endpoint, events)
+    pub fn register(&self, names: BlockNames, events: mpsc::Sender<HubEvent>) -> Registration {
+        Registry::register(&self.registry, names, events)
     }
 }
 

@@ -8,7 +8,7 @@ use waypost_engine::{BlockId, WorkerId};
 use waypost_link::{BlockToken, Hello, HelloRefusal, TokenKey, VERSIONS};
 
 use super::HubEvent;
-use crate::provider::parse_block_name;
+use crate::provider::BlockNames;
 
 /// Which user endpoints take workers, and which sessions they have.
 pub(super) struct Registry {
@@ -20,6 +20,7 @@ pub(super) struct Registry {
 
 #[derive(Debug)]
 struct Entry {
+    names: BlockNames,
     events: mpsc::Sender<HubEvent>,
     open: Arc<AtomicBool>,
     sessions: BTreeMap<BlockId, Live>,
@@ -88,9 +89,11 @@ impl Registry {
         self.key.token(self.endpoint, user_endpoint, block)
     }
 
-    pub(super) fn register(registry: &Arc<Self>, user_endpoint: Uuid, events: mpsc::Sender<HubEvent>) -> Registration {
+    pub(super) fn register(registry: &Arc<Self>, names: BlockNames, events: mpsc::Sender<HubEvent>) -> Registration {
         let open = Arc::new(AtomicBool::new(true));
+        let user_endpoint = names.user_endpoint();
         let entry = Entry {
+            names,
             events,
             open: Arc::clone(&open),
             sessions: BTreeMap::new(),
@@ -115,12 +118,6 @@ impl Registry {
         let version = VERSIONS
             .negotiate(hello.versions)
             .map_err(|mismatch| (HelloRefusal::Version, mismatch.to_string()))?;
-        let Some(block) = parse_block_name(hello.endpoint, &hello.block) else {
-            return Err((
-                HelloRefusal::Unwanted,
-                format!("{:?} is not the name of a block", hello.block),
-            ));
-        };
         let mut entries = registry.lock();
         let Some(entry) = entries
             .get_mut(&hello.endpoint)
@@ -129,6 +126,12 @@ impl Registry {
             return Err((
                 HelloRefusal::NotMe,
                 "the user endpoint does not run here at present".to_owned(),
+            ));
+        };
+        let Some(block) = entry.names.parse(&hello.block) else {
+            return Err((
+                HelloRefusal::Unwanted,
+                format!("{:?} is not the name of a block", hello.block),
             ));
         };
         if entry

@@ -55,26 +55,58 @@ pub trait Provider: Send {
     fn delete(&mut self, block: BlockId);
 }
 
-/// A block's name: the first eight digits of its user endpoint's id, the epoch, and the number in it.
-#[must_use]
-pub fn block_name(user_endpoint: Uuid, block: BlockId) -> String {
-    let id = user_endpoint.simple().to_string();
-    format!("{}-{block}", &id[..8])
+/// What the blocks of one user endpoint are called: the first eight digits of its id, the epoch, and the number in it,
+/// after the name of the release where others share the namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockNames {
+    user_endpoint: Uuid,
+    prefix: String,
 }
 
-/// The block that has this name, if it is one of this user endpoint.
-#[must_use]
-pub fn parse_block_name(user_endpoint: Uuid, name: &str) -> Option<BlockId> {
-    let rest = name
-        .strip_prefix(&user_endpoint.simple().to_string()[..8])?
-        .strip_prefix('-')?;
-    let (epoch, number) = rest.split_once('-')?;
-    let block = BlockId {
-        epoch: epoch.parse().ok()?,
-        number: number.parse().ok()?,
-    };
-    // A name is only this block's if it is written as this block's: "1-01" is not "1-1".
-    (block_name(user_endpoint, block) == name).then_some(block)
+impl BlockNames {
+    /// Names without a release.
+    #[must_use]
+    pub fn new(user_endpoint: Uuid) -> Self {
+        let digits = user_endpoint.simple().to_string();
+        Self {
+            user_endpoint,
+            prefix: format!("{}-", &digits[..8]),
+        }
+    }
+
+    /// Names that begin with the name of a release.
+    #[must_use]
+    pub fn of_release(user_endpoint: Uuid, release: &str) -> Self {
+        let names = Self::new(user_endpoint);
+        Self {
+            prefix: format!("{release}-{}", names.prefix),
+            ..names
+        }
+    }
+
+    /// Whose blocks they are.
+    #[must_use]
+    pub const fn user_endpoint(&self) -> Uuid {
+        self.user_endpoint
+    }
+
+    /// A block's name.
+    #[must_use]
+    pub fn name(&self, block: BlockId) -> String {
+        format!("{}{block}", self.prefix)
+    }
+
+    /// The block that has this name, if it is one of this user endpoint.
+    #[must_use]
+    pub fn parse(&self, name: &str) -> Option<BlockId> {
+        let (epoch, number) = name.strip_prefix(&self.prefix)?.split_once('-')?;
+        let block = BlockId {
+            epoch: epoch.parse().ok()?,
+            number: number.parse().ok()?,
+        };
+        // A name is only this block's if it is written as this block's: "1-01" is not "1-1".
+        (self.name(block) == name).then_some(block)
+    }
 }
 
 #[cfg(test)]
@@ -83,11 +115,12 @@ mod tests {
 
     #[test]
     fn a_name_is_read_back_as_its_block_and_only_by_its_user_endpoint() {
-        let (ours, other) = (Uuid::from_u128(1 << 120), Uuid::from_u128(2 << 120));
+        let ours = BlockNames::new(Uuid::from_u128(1 << 120));
+        let other = BlockNames::new(Uuid::from_u128(2 << 120));
         let block = BlockId { epoch: 12, number: 3 };
-        assert_eq!(block_name(ours, block), "01000000-12-3");
-        assert_eq!(parse_block_name(ours, "01000000-12-3"), Some(block));
-        assert_eq!(parse_block_name(other, "01000000-12-3"), None);
+        assert_eq!(ours.name(block), "01000000-12-3");
+        assert_eq!(ours.parse("01000000-12-3"), Some(block));
+        assert_eq!(other.parse("01000000-12-3"), None);
         for name in [
             "",
             "01000000",
@@ -97,7 +130,18 @@ mod tests {
             "01000000-1--1",
             "01000000-1-1-1",
         ] {
-            assert_eq!(parse_block_name(ours, name), None, "{name}");
+            assert_eq!(ours.parse(name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn a_release_stands_before_the_names_of_its_blocks() {
+        let user_endpoint = Uuid::from_u128(1 << 120);
+        let names = BlockNames::of_release(user_endpoint, "lab-7");
+        let block = BlockId { epoch: 12, number: 3 };
+        assert_eq!(names.name(block), "lab-7-01000000-12-3");
+        assert_eq!(names.parse("lab-7-01000000-12-3"), Some(block));
+        assert_eq!(names.parse("01000000-12-3"), None);
+        assert_eq!(BlockNames::new(user_endpoint).parse("lab-7-01000000-12-3"), None);
     }
 }

@@ -1,12 +1,15 @@
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use secrecy::{ExposeSecret as _, SecretSlice};
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
 use uuid::Uuid;
-use waypost_link::TokenKey;
+use waypost_link::tls::Authority;
+use waypost_link::{Listener, TlsError, TokenKey};
 
 use crate::hub::Hub;
 use crate::telemetry::Metrics;
@@ -32,6 +35,28 @@ pub struct EnvironmentSettings {
     pub endpoint_version: String,
     /// Where figures go.
     pub metrics: Arc<Metrics>,
+    /// How workers on other machines reach the agent; not at all if absent.
+    pub link: Option<LinkSettings>,
+}
+
+/// How workers on other machines reach the agent: TCP with TLS 1.3.
+#[derive(Debug)]
+pub struct LinkSettings {
+    /// Where the agent listens.
+    pub listen: SocketAddr,
+    /// Where workers dial, as `host:port`, the best first. If there is none: where the agent listens.
+    pub addresses: Vec<String>,
+    /// The certificate authority's private key in PEM, kept in the state.
+    pub authority_key: SecretString,
+}
+
+/// What a worker on another machine is told, to find and to trust the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteLink {
+    /// Where to dial, as `host:port`, the best first. Never empty.
+    pub addresses: Vec<String>,
+    /// The certificate of the authority that signs the agent's, in PEM.
+    pub certificate_pem: String,
 }
 
 /// Why the process can not host user endpoints.
@@ -45,6 +70,17 @@ pub enum EnvironmentError {
         /// Why.
         source: std::io::Error,
     },
+    /// The address for workers on other machines can not be listened on.
+    #[error("{address} can not be listened on for workers: {source}")]
+    ListenRemote {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The kept key gives no certificate.
+    #[error("no certificate for the workers' link can be made from the key in the state: {0}")]
+    Certificate(#[from] TlsError),
 }
 
 /// What the user endpoints of one process share.
@@ -52,6 +88,7 @@ pub enum EnvironmentError {
 pub struct Environment {
     settings: EnvironmentSettings,
     hub: Hub,
+    remote: Option<RemoteLink>,
     hosted: AtomicUsize,
 }
 
@@ -65,24 +102,25 @@ pub(super) struct Place {
 const HELD_BYTES_MIN: usize = 16 * 1024 * 1024;
 
 impl Environment {
-    /// Opens the listener for local workers and everything else that user endpoints share.
+    /// Opens the listeners for workers and everything else that user endpoints share.
     ///
     /// # Errors
-    /// [`EnvironmentError`] if the socket can not be made.
-    #[expect(
-        clippy::unused_async,
-        reason = "listening needs the Tokio runtime, and must stay a matter of awaiting"
-    )]
+    /// [`EnvironmentError`] if a listener can not be made.
     pub async fn open(settings: EnvironmentSettings) -> Result<Arc<Self>, EnvironmentError> {
         let key = token_key(&settings.token_key);
-        let hub =
+        let mut hub =
             Hub::listen(settings.endpoint_id, &settings.directory, key).map_err(|source| EnvironmentError::Listen {
                 directory: settings.directory.clone(),
                 source,
             })?;
+        let remote = match &settings.link {
+            Some(link) => Some(listen_remote(&mut hub, link).await?),
+            None => None,
+        };
         Ok(Arc::new(Self {
             settings,
             hub,
+            remote,
             hosted: AtomicUsize::new(0),
         }))
     }
@@ -97,6 +135,12 @@ impl Environment {
     #[must_use]
     pub const fn hub(&self) -> &Hub {
         &self.hub
+    }
+
+    /// What a worker on another machine is told; none if no such worker is listened for.
+    #[must_use]
+    pub const fn remote(&self) -> Option<&RemoteLink> {
+        self.remote.as_ref()
     }
 
     pub(super) fn take_place(self: &Arc<Self>) -> Place {
@@ -125,6 +169,27 @@ impl Drop for Place {
         let hosted = i64::try_from(before.saturating_sub(1)).unwrap_or(i64::MAX);
         self.environment.settings.metrics.user_endpoints.set(hosted);
     }
+}
+
+/// Lets the hub take connections from other machines.
+async fn listen_remote(hub: &mut Hub, link: &LinkSettings) -> Result<RemoteLink, EnvironmentError> {
+    let failed = |source| EnvironmentError::ListenRemote {
+        address: link.listen,
+        source,
+    };
+    let authority = Authority::from_key_pem(link.authority_key.expose_secret())?;
+    let listener = TcpListener::bind(link.listen).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    hub.serve(Listener::tls(listener, authority.server_config()?));
+    let mut addresses = link.addresses.clone();
+    if addresses.is_empty() {
+        addresses.push(bound.to_string());
+    }
+    tracing::info!(address = %bound, ?addresses, "listening for workers on other machines");
+    Ok(RemoteLink {
+        addresses,
+        certificate_pem: authority.certificate_pem()?,
+    })
 }
 
 /// The link's key from the state's: as it is if it has the right length, and digested otherwise.

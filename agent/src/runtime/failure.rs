@@ -10,16 +10,16 @@ use waypost_engine::{
 };
 use waypost_protocol::{Actor, ErrorDetails, Message, State, StatusEntry, TaskResult, encode, error_code};
 
-use crate::provider::block_name;
+use crate::provider::BlockNames;
 
 /// What upstream's engine tells programs of any failure that is not one of its own classes.
 const USER_MESSAGE: &str = "An error occurred during the execution of this task";
 const FRAME: usize = 68;
 
 /// Composes failures of one user endpoint.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Composer {
-    pub(super) user_endpoint: Uuid,
+    pub(super) names: BlockNames,
 }
 
 impl ComposeFailure for Composer {
@@ -61,7 +61,7 @@ fn error_result(task: TaskId, at_ns: i64, text: &str, code: &str, user_message: 
 impl Composer {
     fn text(&self, failure: &Failure) -> String {
         let place = match failure.block {
-            Some(block) => format!("block {}", block_name(self.user_endpoint, block)),
+            Some(block) => format!("block {}", self.names.name(block)),
             None => "a block".to_owned(),
         };
         let (name, mut text, output) = match &failure.cause {
@@ -193,9 +193,11 @@ mod tests {
 
     use super::*;
 
-    const COMPOSER: Composer = Composer {
-        user_endpoint: Uuid::from_u128(0xabc << 96),
-    };
+    fn composer() -> Composer {
+        Composer {
+            names: BlockNames::new(Uuid::from_u128(0xabc << 96)),
+        }
+    }
 
     fn failure(cause: Cause) -> Failure {
         let block = Some(BlockId { epoch: 2, number: 1 });
@@ -208,10 +210,10 @@ mod tests {
     }
 
     fn result(failure: &Failure) -> TaskResult {
-        let bytes = COMPOSER.compose(TaskId(Uuid::from_u128(5)), failure);
+        let bytes = composer().compose(TaskId(Uuid::from_u128(5)), failure);
         assert_eq!(
             bytes,
-            COMPOSER.compose(TaskId(Uuid::from_u128(5)), failure),
+            composer().compose(TaskId(Uuid::from_u128(5)), failure),
             "the same failure is the same bytes"
         );
         let Message::Result(result) = decode(&bytes).unwrap() else {

@@ -4,6 +4,7 @@
 //! included, ends or degrades it alone. What all of a process share (the listener for workers, the bound on held
 //! bytes, the metrics) is its [`Environment`].
 
+mod blocks;
 mod driver;
 mod environment;
 mod failure;
@@ -23,7 +24,7 @@ use waypost_protocol::AmqpCredentials;
 use crate::config::UserEndpointConfig;
 
 pub use crate::broker::BrokerState;
-pub use environment::{Environment, EnvironmentError, EnvironmentSettings};
+pub use environment::{Environment, EnvironmentError, EnvironmentSettings, LinkSettings, RemoteLink};
 pub use status::{BlockStatus, UserEndpointState, UserEndpointStatus};
 
 /// Everything that one user endpoint is started from.
@@ -54,6 +55,8 @@ pub enum Stop {
     HandOver,
     /// The same, then drain and delete all blocks.
     Drain,
+    /// What SIGTERM means: hand over where blocks live on without this agent's machine, drain where they do not.
+    Terminate,
 }
 
 /// How a user endpoint ended.
@@ -152,10 +155,10 @@ async fn run(
     specification: Specification,
     environment: Arc<Environment>,
     status: watch::Sender<UserEndpointStatus>,
-    commands: mpsc::UnboundedReceiver<Command>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
 ) -> Ended {
-    match driver::Driver::start(specification, environment, status).await {
+    match driver::Driver::start(specification, environment, status, &mut commands).await {
         Ok(driver) => driver.run(commands).await,
-        Err(why) => Ended::Failed(why),
+        Err(ended) => ended,
     }
 }

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use uuid::Uuid;
 use waypost_engine::{BlockEndKind, BlockId, CauseKind, Event, PublishOutcome, TaskId, TaskOutcome, Time, WorkerId};
 
 use super::status::BlockStatus;
-use crate::provider::block_name;
+use crate::provider::BlockNames;
 use crate::telemetry::{
     self, BlockEnd, BlockState, DeliveryKind, Metrics, Publish, Share, SlotState, TaskOutcome as Outcome, TaskState,
 };
@@ -37,7 +36,7 @@ struct Block {
 
 /// Follows one user endpoint by its engine's events.
 pub(super) struct Observer {
-    user_endpoint: Uuid,
+    names: BlockNames,
     metrics: Arc<Metrics>,
     tasks: BTreeMap<TaskId, Phase>,
     blocks: BTreeMap<BlockId, Block>,
@@ -68,9 +67,9 @@ pub(super) struct Figures {
 }
 
 impl Observer {
-    pub(super) fn new(user_endpoint: Uuid, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(names: BlockNames, metrics: Arc<Metrics>) -> Self {
         Self {
-            user_endpoint,
+            names,
             tasks: BTreeMap::new(),
             blocks: BTreeMap::new(),
             waiting: 0,
@@ -156,7 +155,7 @@ impl Observer {
     /// The blocks, for status.
     pub(super) fn blocks(&self) -> Vec<BlockStatus> {
         let status = |(block, of): (&BlockId, &Block)| BlockStatus {
-            name: block_name(self.user_endpoint, *block),
+            name: self.names.name(*block),
             state: telemetry::Label::value(of.state).to_owned(),
             slots: usize::try_from(of.slots).unwrap_or(usize::MAX),
             busy: of.busy,
@@ -175,7 +174,7 @@ impl Observer {
                 } else {
                     Duration::ZERO
                 };
-                (*block, block_name(self.user_endpoint, *block), of.slots, idle)
+                (*block, self.names.name(*block), of.slots, idle)
             })
     }
 

@@ -21,11 +21,10 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 use waypost_engine::{BlockEnd, BlockEndKind, BlockId, BlockState, ProcessExit, StartOutcome};
 use waypost_link::BlockToken;
 
-use super::{ListError, Provider, ProviderEvent, block_name, parse_block_name};
+use super::{BlockNames, ListError, Provider, ProviderEvent};
 use process::Process;
 
 /// The file into which a block's shell writes what identifies it.
@@ -41,8 +40,8 @@ const LOGS_KEPT: usize = 20;
 /// How blocks are launched.
 #[derive(Clone)]
 pub struct LocalSettings {
-    /// The user endpoint's id.
-    pub user_endpoint: Uuid,
+    /// What its blocks are called.
+    pub names: BlockNames,
     /// The user endpoint's folder.
     pub directory: PathBuf,
     /// Shell commands to run before the worker.
@@ -79,7 +78,7 @@ impl LocalProvider {
     }
 
     fn launch(&mut self, block: BlockId) -> Result<(), BlockEnd> {
-        let name = block_name(self.settings.user_endpoint, block);
+        let name = self.settings.names.name(block);
         let (process, child) = spawn(&self.settings, &name).map_err(|error| {
             BlockEnd::new(
                 BlockEndKind::CannotStart,
@@ -116,7 +115,7 @@ impl Provider for LocalProvider {
                 source,
             };
             let mut found = Vec::new();
-            for (block, directory) in folders(&blocks, self.settings.user_endpoint).map_err(failed)? {
+            for (block, directory) in folders(&blocks, &self.settings.names).map_err(failed)? {
                 if let Some(process) = self.running.get(&block) {
                     if process.is_alive() {
                         found.push(block);
@@ -142,7 +141,7 @@ impl Provider for LocalProvider {
         let outcome = match self.launch(block) {
             Ok(()) => StartOutcome::Started,
             Err(end) => {
-                let name = block_name(self.settings.user_endpoint, block);
+                let name = self.settings.names.name(block);
                 let _ = std::fs::remove_dir_all(blocks_directory(&self.settings.directory).join(name));
                 StartOutcome::Failed(end)
             }
@@ -175,7 +174,7 @@ impl Provider for LocalProvider {
 impl std::fmt::Debug for LocalProvider {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LocalProvider")
-            .field("user_endpoint", &self.settings.user_endpoint)
+            .field("user_endpoint", &self.settings.names.user_endpoint())
             .field("running", &self.running.keys())
             .finish_non_exhaustive()
     }
@@ -191,7 +190,7 @@ fn log_path(directory: &Path, name: &str) -> PathBuf {
 }
 
 /// The folders of blocks of this user endpoint.
-fn folders(blocks: &Path, user_endpoint: Uuid) -> io::Result<Vec<(BlockId, PathBuf)>> {
+fn folders(blocks: &Path, names: &BlockNames) -> io::Result<Vec<(BlockId, PathBuf)>> {
     let entries = match std::fs::read_dir(blocks) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -199,10 +198,7 @@ fn folders(blocks: &Path, user_endpoint: Uuid) -> io::Result<Vec<(BlockId, PathB
     let mut found = Vec::new();
     for entry in entries {
         let entry = entry?;
-        let block = entry
-            .file_name()
-            .to_str()
-            .and_then(|name| parse_block_name(user_endpoint, name));
+        let block = entry.file_name().to_str().and_then(|name| names.parse(name));
         found.extend(block.map(|block| (block, entry.path())));
     }
     found.sort_unstable();
@@ -282,7 +278,7 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 
 /// Says that a block has ended, and removes what is left of it but for its log.
 fn ended(settings: &LocalSettings, events: &mpsc::UnboundedSender<ProviderEvent>, block: BlockId, exit: ProcessExit) {
-    let name = block_name(settings.user_endpoint, block);
+    let name = settings.names.name(block);
     let log = log_path(&settings.directory, &name);
     let output = last_lines(&log);
     let (kind, message) = match exit {

@@ -2,7 +2,7 @@ use super::*;
 
 fn settings(directory: &Path, worker: &[&str], worker_init: &str) -> LocalSettings {
     LocalSettings {
-        user_endpoint: Uuid::from_u128(0xabc << 96),
+        names: BlockNames::new(uuid::Uuid::from_u128(0xabc << 96)),
         directory: directory.to_owned(),
         worker_init: worker_init.to_owned(),
         worker: worker.iter().map(|&word| word.to_owned()).collect(),

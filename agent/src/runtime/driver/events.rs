@@ -1,0 +1,180 @@
+//! What the broker, the workers and the provider say, into the engine's words.
+
+use waypost_engine::{ChannelEpoch, DeliveryTag, Input, PublishId};
+
+use super::{Driver, Worker};
+use crate::broker;
+use crate::hub::HubEvent;
+use crate::provider::ProviderEvent;
+use crate::runtime::failure::not_allowed;
+use crate::telemetry::{self, TaskOutcome};
+
+impl Driver {
+    pub(super) async fn broker_event(&mut self, event: broker::Event) {
+        match event {
+            broker::Event::Delivery(delivery) => self.delivery(delivery),
+            broker::Event::Published { publish, outcome } => match self.refusals.remove(&publish) {
+                Some(tag) => self.refused(tag, outcome),
+                None => self.input(Input::PublishOutcome { publish, outcome }),
+            },
+            broker::Event::Connected => {
+                self.observer.clear_broker_error();
+                self.broker_share.set(telemetry::Connection::Tasks, 1);
+                self.touch_status();
+                self.send_heartbeat(true);
+                self.input(Input::PublisherStarted);
+            }
+            broker::Event::Consuming { channel } => {
+                self.touch_status();
+                if self.fenced {
+                    if let Err(error) = self.begin_again().await {
+                        tracing::error!(user_endpoint = %self.specification.name, %error, "the queue is let go again: the blocks can not be listed");
+                        self.observer.note_error(error.to_string());
+                        self.broker.let_go();
+                        return;
+                    }
+                    self.fenced = false;
+                }
+                self.registration.set_open(true);
+                tracing::info!(user_endpoint = %self.specification.name, channel, "consuming tasks");
+                self.input(Input::ConsumerStarted {
+                    channel: ChannelEpoch(channel),
+                });
+            }
+            broker::Event::Standby => {
+                tracing::warn!(user_endpoint = %self.specification.name, "another agent consumes the tasks: standing by");
+                self.touch_status();
+                self.registration.set_open(false);
+                self.fenced = true;
+                self.input(Input::Fenced);
+            }
+            broker::Event::Lost { channel, reason } => self.broker_lost(channel, reason),
+            broker::Event::Refused(why) => {
+                tracing::error!(user_endpoint = %self.specification.name, %why, "the broker refuses the credentials");
+                self.observer
+                    .note_error(format!("the broker refuses the credentials: {why}"));
+                self.touch_status();
+            }
+            broker::Event::Malformed(why) => {
+                tracing::warn!(user_endpoint = %self.specification.name, %why, "a message that is no task was rejected");
+                self.environment
+                    .settings()
+                    .metrics
+                    .task_results
+                    .increment(TaskOutcome::Refused);
+            }
+            broker::Event::Depth { ready } => {
+                self.input(Input::QueueDepth {
+                    ready: Some(u64::from(ready)),
+                });
+            }
+            broker::Event::DepthRefused => self.input(Input::QueueDepth { ready: None }),
+        }
+    }
+
+    fn broker_lost(&mut self, channel: Option<u64>, reason: broker::BrokerError) {
+        if !matches!(reason, broker::BrokerError::Refused(_)) {
+            tracing::warn!(user_endpoint = %self.specification.name, %reason, "the broker is not connected");
+            self.observer.note_broker_error(reason.to_string());
+        }
+        self.environment
+            .settings()
+            .metrics
+            .broker_reconnects
+            .increment(telemetry::Connection::Tasks);
+        self.broker_share.set(telemetry::Connection::Tasks, 0);
+        self.refusals.clear();
+        self.touch_status();
+        self.input(Input::PublisherLost);
+        if let broker::BrokerError::ConsumerTimeout { limit } = reason {
+            self.input(Input::ConsumerTimeout { timeout: limit });
+        }
+        if let Some(channel) = channel {
+            self.input(Input::ConsumerLost {
+                channel: ChannelEpoch(channel),
+            });
+        }
+    }
+
+    fn delivery(&mut self, delivery: waypost_engine::Delivery) {
+        let allowed = self.specification.config.base.allowed_functions.as_ref();
+        if allowed.is_some_and(|allowed| !allowed.contains(&delivery.function.0)) {
+            let publish = PublishId(self.next_refusal);
+            self.next_refusal += 1;
+            let at = i64::try_from(self.clock.now().as_micros())
+                .unwrap_or(i64::MAX)
+                .saturating_mul(1000);
+            let (task, function) = (delivery.task, delivery.function.0);
+            tracing::warn!(%task, %function, "task refused: its function is not allowed here");
+            self.environment
+                .settings()
+                .metrics
+                .task_results
+                .increment(TaskOutcome::Refused);
+            self.refusals.insert(publish, delivery.tag);
+            self.broker
+                .publish(publish, not_allowed(task, function, self.specification.endpoint_id, at));
+            return;
+        }
+        self.input(Input::Delivery(delivery));
+    }
+
+    /// What became of the result that says that a function is not allowed.
+    fn refused(&mut self, tag: DeliveryTag, outcome: waypost_engine::PublishOutcome) {
+        if outcome == waypost_engine::PublishOutcome::Confirmed {
+            self.broker.ack(tag, false);
+        } else {
+            self.broker.give_back(tag);
+        }
+    }
+
+    pub(super) fn hub_event(&mut self, event: HubEvent) {
+        match event {
+            HubEvent::Said(inputs) => {
+                for input in inputs {
+                    self.input(input);
+                }
+            }
+            HubEvent::Hello {
+                worker,
+                block,
+                slots,
+                held,
+                python_version,
+                sdk_version,
+            } => {
+                let id = worker.id;
+                self.workers.insert(
+                    id,
+                    Worker {
+                        handle: worker,
+                        block,
+                        python_version,
+                        sdk_version,
+                    },
+                );
+                self.input(Input::WorkerHello {
+                    worker: id,
+                    block,
+                    slots,
+                    held,
+                });
+            }
+            HubEvent::Lost { worker, why } => {
+                if self.workers.remove(&worker).is_some() {
+                    tracing::debug!(%worker, %why, "a worker's session is over");
+                    self.input(Input::WorkerLost { worker });
+                }
+            }
+        }
+    }
+
+    pub(super) fn provider_event(&mut self, event: ProviderEvent) {
+        let input = match event {
+            ProviderEvent::Started { block, outcome } => Input::BlockStarted { block, outcome },
+            ProviderEvent::Deleted { block, done } => Input::BlockDeleted { block, done },
+            ProviderEvent::Observed { block, state } => Input::BlockObserved { block, state },
+        };
+        self.input(input);
+    }
+}
