@@ -96,7 +96,7 @@ def client(interchange: Interchange) -> Client:
 @pytest.fixture(scope="session")
 def in_client_environment(interchange: Interchange, client: Client, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Makes this very process a client of the shared interchange: an SDK that is imported here uses it."""
-    settings = client_settings(interchange.port, client, tmp_path_factory.mktemp("client"))
+    settings = client_settings(interchange.port, client, tmp_path_factory.mktemp("client"), interchange.address)
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[name]
     os.environ.update(settings)

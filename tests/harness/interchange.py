@@ -30,10 +30,13 @@ def without_proxies(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.lower().endswith("_proxy")}
 
 
-def client_settings(port: int, client: Client, folder: Path) -> dict[str, str]:
+LOCAL = "127.0.0.1"
+
+
+def client_settings(port: int, client: Client, folder: Path, address: str = LOCAL) -> dict[str, str]:
     """What unmodified SDKs and endpoints need in their environment to use the interchange on this port.
 
-    The clients know a local service by http://localhost:5000 only. On another port the interchange is named as their
+    The clients know a local service by http://localhost:5000 only. Elsewhere the interchange is named as their
     HTTP proxy as well: it accepts requests for that address as a proxy would.
     """
     settings = {
@@ -43,8 +46,8 @@ def client_settings(port: int, client: Client, folder: Path) -> dict[str, str]:
         "GLOBUS_COMPUTE_CLIENT_SECRET": client.secret,
         "GLOBUS_COMPUTE_USER_DIR": str(folder),
     }
-    if port != CLIENTS_PORT:
-        settings["HTTP_PROXY"] = settings["http_proxy"] = f"http://127.0.0.1:{port}"
+    if (address, port) != (LOCAL, CLIENTS_PORT):
+        settings["HTTP_PROXY"] = settings["http_proxy"] = f"http://{address}:{port}"
     return settings
 
 
@@ -62,8 +65,10 @@ class Interchange:
         database: str | None = None,
         virtual_host: str = "/",
         environment: dict[str, str] | None = None,
+        address: str = LOCAL,
     ):
         self.keeper = keeper
+        self.address = address
         self.binary = Path(binary)
         self.broker = broker
         self.name = name
@@ -76,7 +81,7 @@ class Interchange:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     def _environment(self) -> dict[str, str]:
         # Addresses with passwords go by environment: a command line is for every user to read.
@@ -86,7 +91,8 @@ class Interchange:
             "WAYPOST_INTERCHANGE_BROKER_URL": self.broker.url(self.virtual_host),
             "WAYPOST_INTERCHANGE_BROKER_MANAGEMENT_URL": self.broker.management_url,
             "WAYPOST_INTERCHANGE_KEY_FILE": str(self.folder / "interchange.key"),
-            "WAYPOST_INTERCHANGE_LISTEN": f"127.0.0.1:{self.port}",
+            "WAYPOST_INTERCHANGE_BROKER_PUBLIC_URL": self.broker.public_url(self.virtual_host),
+            "WAYPOST_INTERCHANGE_LISTEN": f"{self.address}:{self.port}",
             **self.environment,
         }
 
@@ -125,4 +131,4 @@ class Interchange:
         GLOBUS_COMPUTE_USER_DIR and home."""
         folder.mkdir(parents=True, exist_ok=True)
         kept = {name: os.environ[name] for name in ("PATH", "LANG", "TERM", "TZ") if name in os.environ}
-        return {**kept, "HOME": str(folder), **client_settings(self.port, client, folder)}
+        return {**kept, "HOME": str(folder), **client_settings(self.port, client, folder, self.address)}

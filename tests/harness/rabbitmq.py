@@ -23,7 +23,8 @@ total_memory_available_override_value = 2GB"""
 class RabbitMQ:
     """One node. `root` is a folder to chroot into, where another version is installed (needs root).
 
-    Nothing is kept for longer than the keeper lives; a stop and a start in between keep queues and messages.
+    Nothing is kept for longer than the keeper lives; a stop and a start in between keep queues and messages. `address`
+    is one of this machine's on which it serves AMQP, too: pods do not reach 127.0.0.1.
     """
 
     def __init__(
@@ -35,10 +36,12 @@ class RabbitMQ:
         port: int | None = None,
         management_port: int | None = None,
         settings: str = "",
+        address: str | None = None,
     ):
         self.keeper = keeper
         self.name = name
         self.root = root
+        self.address = address
         self.port = port or ports.free_port()
         self.management_port = management_port or ports.free_port()
         self.user = "waypost-admin"
@@ -72,6 +75,7 @@ disk_free_limit.absolute = 200MB
 log.console = true
 log.console.level = info
 log.file = false
+{f"listeners.tcp.2 = {address}:{self.port}" if address else ""}
 {ROOT_SETTINGS if root is not None else ""}
 {settings}
 """
@@ -86,6 +90,10 @@ log.file = false
     def url(self, virtual_host: str = "/") -> str:
         """AMQP address with the administrator's name and password."""
         return f"amqp://{self.user}:{self.password}@127.0.0.1:{self.port}/{quote(virtual_host, safe='')}"
+
+    def public_url(self, virtual_host: str = "/") -> str:
+        """AMQP address, without a name, as pods reach it."""
+        return f"amqp://{self.address or '127.0.0.1'}:{self.port}/{quote(virtual_host, safe='')}"
 
     @property
     def management_url(self) -> str:

@@ -19,7 +19,7 @@ from harness.keeper import Keeper
 from harness.kubernetes import addresses
 from harness.kubernetes.daemons import PAUSE
 
-PACKAGES = ["buildah", "mmdebstrap"]
+PACKAGES = ["buildah", "mmdebstrap", "ca-certificates"]
 
 _KEPT = 4
 """How many versions of an image are kept."""
@@ -54,10 +54,12 @@ class Builder:
         arguments: Mapping[str, str] | None = None,
         volumes: Sequence[tuple[Path, str]] = (),
         tag: str | None = None,
+        stages: Mapping[str, Path] | None = None,
     ) -> Image:
         """The image `localhost/NAME:TAG` from a Dockerfile, made unless there is one of the same things.
 
-        `context` names the files and folders of the build's context. `base` becomes the build argument BASE.
+        `context` names the files and folders of the build's context. `base` becomes the build argument BASE. A folder in
+        `stages` takes the place of the Dockerfile's stage of that name.
         """
         given = dict(arguments or {})
         if base is not None:
@@ -65,6 +67,7 @@ class Builder:
         parts = [dockerfile.read_bytes(), repr(sorted(given.items())).encode()]
         parts += [f"{place}:{_digest(path)}".encode() for place, path in sorted(context.items())]
         parts += [f"{place}:{_digest(path)}".encode() for path, place in volumes]
+        parts += [f"{stage}={_digest(path)}".encode() for stage, path in sorted((stages or {}).items())]
         key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
         image = Image(f"localhost/{name}:{tag or key}", self.folder / f"{name}-{key}.tar")
         if image.archive.exists():
@@ -74,7 +77,7 @@ class Builder:
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not image.archive.exists():
-                self._build(image, name, dockerfile, context, base, given, volumes)
+                self._build(image, name, dockerfile, context, base, given, volumes, stages or {})
         self._forget_old(name)
         return image
 
@@ -87,6 +90,7 @@ class Builder:
         base: Image | None,
         arguments: Mapping[str, str],
         volumes: Sequence[tuple[Path, str]],
+        stages: Mapping[str, Path],
     ) -> None:
         work = self.keeper.temporary_folder("image")
         folder = work / "context"
@@ -102,6 +106,7 @@ class Builder:
             self._run(name, ["buildah", *storage, "pull", "--quiet", f"oci-archive:{base.archive}"])
         options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
         options += [f"--volume={path}:{place}:ro" for path, place in volumes]
+        options += [f"--build-context={stage}={path}" for stage, path in stages.items()]
         build = ["bud", "--isolation=chroot", "--pull-never", f"--file={dockerfile}", f"--tag={image.name}"]
         self._run(name, ["buildah", *storage, *build, *options, str(folder)])
         partial = image.archive.with_suffix(".partial")
@@ -120,18 +125,20 @@ class Builder:
         for path in sorted(kept, key=lambda each: each.stat().st_mtime)[:-_KEPT]:
             path.unlink(missing_ok=True)
 
-    def root(self, name: str, variant: str, packages: Sequence[str], script: str = "") -> Path:
-        """A folder's worth of Debian, of this machine's release, as a tar file. `script` runs in it at the end."""
-        key = hashlib.sha256(repr((release(), variant, sorted(packages), script)).encode()).hexdigest()[:12]
+    def root(self, name: str, variant: str, packages: Sequence[str], hook: str) -> Path:
+        """A root file system of this machine's release of Debian, as a tar file. `hook` is a command of the shell that
+        runs at the end, on this machine; `$1` is the folder of the root."""
+        key = hashlib.sha256(repr((release(), variant, sorted(packages), hook)).encode()).hexdigest()[:12]
         archive = self.folder / "roots" / f"{name}-{key}.tar"
         archive.parent.mkdir(parents=True, exist_ok=True)
         with (archive.parent / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not archive.exists():
                 partial = archive.with_suffix(".partial.tar")
-                hook = [f"--customize-hook=chroot \"$1\" sh -ec '{script}'"] if script else []
-                command = ["mmdebstrap", f"--variant={variant}", f"--include={','.join(packages)}", *hook]
-                self.keeper.run(f"root-{name}", [*command, release(), str(partial)], timeout=900)
+                # Nothing is configured in a root that is only extracted, so the later hooks do not run.
+                stage = "extract" if variant == "extract" else "customize"
+                options = [f"--variant={variant}", f"--include={','.join(packages)}", f"--{stage}-hook={hook}"]
+                self.keeper.run(f"root-{name}", ["mmdebstrap", *options, release(), str(partial)], timeout=900)
                 partial.rename(archive)
         return archive
 
@@ -159,12 +166,15 @@ class Builder:
             ]
         )
         packages = ["python3", "python3-pip", "ca-certificates"]
-        return self._from_root("python", self.root("python", "essential", packages, script))
+        hook = f"chroot \"$1\" sh -ec '{script}'"
+        return self._from_root("python", self.root("python", "essential", packages, hook))
 
     def programs(self) -> Image:
-        """A stand-in for the public image gcr.io/distroless/cc: the C library, and nothing to run."""
+        """A stand-in for the public image gcr.io/distroless/cc: the C library, certificates, and nothing to run."""
         packages = ["base-files", "libc6", "libgcc-s1"]
-        return self._from_root("programs", self.root("programs", "extract", packages))
+        certificates = "/etc/ssl/certs/ca-certificates.crt"
+        hook = f'mkdir -p "$1/etc/ssl/certs" && cp {certificates} "$1{certificates}"'
+        return self._from_root("programs", self.root("programs", "extract", packages, hook))
 
     def python_with_sdk(self, version: str = checkout.SDK_VERSIONS[0]) -> Image:
         """An image as a user might have, with Python and the SDK and nothing of ours."""
@@ -172,6 +182,18 @@ class Builder:
         dockerfile = Path(__file__).resolve().parent / "python_with_sdk" / "Dockerfile"
         wheels = [(self.wheels(sdk), "/wheels")]
         return self.build("python-with-sdk", dockerfile, {}, self.python(), {"SDK": sdk}, wheels)
+
+    def agent(self) -> Image:
+        """Our endpoint, by its own Dockerfile, with the programs that are built here in place of its first stage."""
+        return self._ours("endpoint", checkout.ROOT / "agent" / "Dockerfile", ["endpoint", "worker"], self.programs())
+
+    def _ours(self, name: str, dockerfile: Path, names: Sequence[str], base: Image) -> Image:
+        """An image of ours. Its programs are put where its stage `build` would have them, without their symbols."""
+        stage = self.keeper.temporary_folder("programs")
+        (stage / "programs").mkdir()
+        for each in names:
+            self.keeper.run("strip", ["strip", "-o", stage / "programs" / each, checkout.binary(each)])
+        return self.build(f"waypost-{name}", dockerfile, {}, base, stages={"build": stage})
 
     def _from_root(self, name: str, root: Path) -> Image:
         folder = Path(__file__).resolve().parent / "root"

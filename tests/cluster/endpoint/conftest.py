@@ -1,0 +1,125 @@
+"""The flow of a real deployment: images built and imported, the agent as a Deployment, worker pods, and an unmodified SDK
+on this machine. Broker and interchange run on this machine, too, at the address by which pods reach it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import pytest
+from harness.interchange import Client, Interchange
+from harness.keeper import Keeper
+from harness.kubernetes import addresses, endpoint
+from harness.kubernetes.cluster import Cluster
+from harness.kubernetes.endpoint import KubernetesEndpoint
+from harness.kubernetes.images import Builder, Image
+from harness.rabbitmq import RabbitMQ
+
+
+@pytest.fixture(scope="session")
+def builder(keeper: Keeper) -> Builder:
+    return Builder(keeper)
+
+
+@pytest.fixture(scope="session")
+def cluster(keeper: Keeper, builder: Builder) -> Iterator[Cluster]:
+    """A Kubernetes that all tests share; each puts back what it breaks."""
+    cluster = Cluster(keeper).start(builder.pause().archive, patience=60)
+    yield cluster
+    cluster.end()
+
+
+@pytest.fixture(scope="session")
+def broker(keeper: Keeper, cluster: Cluster) -> RabbitMQ:
+    """A RabbitMQ node that pods reach."""
+    return RabbitMQ(keeper, address=addresses.HOST).start()
+
+
+@pytest.fixture(scope="session")
+def interchange(make_interchange: Callable[..., Interchange]) -> Interchange:
+    """An interchange that pods reach."""
+    return make_interchange(name="interchange", address=addresses.HOST)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _client(in_client_environment: None) -> None:
+    pass
+
+
+@pytest.fixture(scope="session")
+def agent_image(cluster: Cluster, builder: Builder) -> Image:
+    image = builder.agent()
+    cluster.import_image(image.archive)
+    return image
+
+
+@pytest.fixture(scope="session")
+def worker_image(cluster: Cluster, builder: Builder) -> Image:
+    """The image that brings our worker program into pods."""
+    image = builder.worker()
+    cluster.import_image(image.archive)
+    return image
+
+
+@pytest.fixture(scope="session")
+def python_image(cluster: Cluster, builder: Builder) -> Image:
+    """An image as users have them, with Python and the SDK and nothing of ours."""
+    image = builder.python_with_sdk()
+    cluster.import_image(image.archive)
+    return image
+
+
+@pytest.fixture(scope="session")
+def make_endpoint(
+    cluster: Cluster, interchange: Interchange, client: Client, agent_image: Image, worker_image: Image
+) -> Iterator[Callable[..., KubernetesEndpoint]]:
+    """Deploys an agent under a name of its own; options as those of `KubernetesEndpoint`."""
+    made: list[KubernetesEndpoint] = []
+
+    def make(name: str, wait: bool = True, **options: object) -> KubernetesEndpoint:
+        made.append(KubernetesEndpoint(cluster, interchange, client, agent_image, worker_image, name, **options))
+        return made[-1].start(wait=wait)
+
+    yield make
+    for each in made:
+        each.delete(wait=False)
+
+
+@pytest.fixture(scope="session")
+def shared(make_endpoint: Callable[..., KubernetesEndpoint]) -> KubernetesEndpoint:
+    """The agent that tests share which leave it as it was. Each brings an engine of its own."""
+    return make_endpoint("shared")
+
+
+@pytest.fixture
+def make_engine(python_image: Image) -> Callable[..., dict]:
+    """An engine on an endpoint's namespace: `make_engine(endpoint, max_blocks=3)`; `engine=...` are options outside the
+    provider."""
+
+    def make(target: KubernetesEndpoint, engine_options: dict | None = None, **provider: object) -> dict:
+        image = provider.pop("image", python_image.name)
+        return endpoint.engine(image, target.workers, provider, **(engine_options or {}))
+
+    return make
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def make_executor():
+    """An `Executor` of the unmodified SDK, with the client's own brake on calls loosened."""
+    from globus_compute_sdk import Executor
+
+    made = []
+
+    def make(target: KubernetesEndpoint, engine: dict | None = None, **options: object):
+        if engine is not None:
+            # The same options would be the same user endpoint, which keeps what an earlier test did to it.
+            options["user_endpoint_config"] = {"engine": engine, "test": next(_numbers), **options.pop("more", {})}
+        made.append(Executor(endpoint_id=target.id, api_burst_limit=8, api_burst_window_s=1, **options))
+        return made[-1]
+
+    yield make
+    for executor in made:
+        executor.shutdown(wait=False, cancel_futures=True)

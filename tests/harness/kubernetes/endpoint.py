@@ -1,0 +1,209 @@
+"""Our endpoint on Kubernetes: a Deployment, as an administrator would apply it, with the configuration of tests."""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+
+from harness import http
+from harness.endpoint import access_token
+from harness.interchange import Client, Interchange
+from harness.keeper import ProcessError
+from harness.kubernetes.cluster import Cluster, KubectlError
+from harness.kubernetes.images import Image
+
+MANIFEST = Path(__file__).resolve().parent / "endpoint.yaml"
+
+TEMPLATE = """\
+{%- macro flow(value) -%}
+{%- if value is mapping -%}{ {%- for key, each in value.items() %}"{{ key }}": {{ flow(each) }}, {% endfor -%} }
+{%- elif value is sequence and value is not string -%}[{% for each in value %}{{ flow(each) }}, {% endfor %}]
+{%- else -%}{{ value }}{%- endif -%}
+{%- endmacro -%}
+engine: {{ flow(engine) }}
+heartbeat_period: {{ heartbeat_period|default(5) }}
+idle_heartbeats_soft: {{ idle_heartbeats_soft|default(0) }}
+"""
+"""Takes the whole engine from the submitter, so that each test has a user endpoint of its own on a shared agent."""
+
+SCHEMA = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "type": "object",
+    "properties": {"engine": {"type": "object"}},
+}
+
+
+def engine(image: str, namespace: str, provider: dict | None = None, **options: object) -> dict:
+    """An engine whose blocks are pods with one slot and little of everything, unless the options say otherwise."""
+    defaults = {
+        "type": "KubernetesProvider",
+        "image": image,
+        "image_pull_policy": "IfNotPresent",
+        "namespace": namespace,
+        "init_blocks": 0,
+        "min_blocks": 0,
+        "max_blocks": 1,
+        "init_cpu": 0.01,
+        "max_cpu": 2,
+        "init_mem": "32Mi",
+        "max_mem": "512Mi",
+    }
+    return {
+        "type": "GlobusComputeEngine",
+        "max_workers_per_node": 1,
+        "provider": {**defaults, **(provider or {})},
+        **options,
+    }
+
+
+class KubernetesEndpoint:
+    """An agent as a Deployment in a namespace of its own, whose workers are in another."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        interchange: Interchange,
+        client: Client,
+        image: Image,
+        worker_image: Image,
+        name: str = "endpoint",
+        configuration: str = "display_name: null\n",
+        template: str | None = TEMPLATE,
+    ):
+        self.cluster = cluster
+        self.interchange = interchange
+        self.client = client
+        self.image = image
+        self.worker_image = worker_image
+        self.name = name
+        self.namespace = name
+        self.workers = f"{name}-workers"
+        self.configuration = configuration
+        self.template = template
+        self._id: str | None = None
+        self._access_token: str | None = None
+
+    def manifest(self, image: Image | None = None) -> str:
+        """The text that is applied. Another image makes the Deployment roll over to it."""
+        return string.Template(MANIFEST.read_text()).substitute(
+            name=self.name,
+            namespace=self.namespace,
+            workers=self.workers,
+            image=(image or self.image).name,
+            worker_image=self.worker_image.name,
+            service=self.interchange.url,
+        )
+
+    def apply(self, image: Image | None = None) -> None:
+        """Applies everything that it is made of."""
+        self.cluster.kubectl("apply", "--filename", "-", input=self.manifest(image))
+
+    def start(self, wait: bool = True) -> KubernetesEndpoint:
+        """Applies the manifests, and waits until the interchange calls it online."""
+        files = {"config.yaml": self.configuration}
+        if self.template is not None:
+            files["user_config_template.yaml.j2"] = self.template
+            files["user_config_schema.json"] = json.dumps(SCHEMA)
+        self.cluster.apply(
+            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}},
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": f"{self.name}-configuration", "namespace": self.namespace},
+                "data": files,
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": f"{self.name}-credentials", "namespace": self.namespace},
+                "stringData": {
+                    "GLOBUS_COMPUTE_CLIENT_ID": self.client.id,
+                    "GLOBUS_COMPUTE_CLIENT_SECRET": self.client.secret,
+                },
+            },
+        )
+        self.apply()
+        if wait:
+            self.wait_online()
+        return self
+
+    def wait_online(self, timeout: float = 90) -> None:
+        """Returns once the interchange calls it online."""
+        try:
+            self.cluster.wait(lambda: self.service_status() == "online", f"{self.name} to be online", timeout)
+        except ProcessError as error:
+            raise ProcessError(f"{error}\nThe agent's log:\n{self.logs()[-4000:]}") from None
+
+    def wait_offline(self, timeout: float = 90) -> None:
+        """Returns once the interchange calls it offline."""
+        self.cluster.wait(lambda: self.service_status() == "offline", f"{self.name} to be offline", timeout)
+
+    @property
+    def id(self) -> str:
+        """The id that the interchange gave it at its first start."""
+        if self._id is None:
+            self._id = self.status()["endpoint_id"]
+        return self._id
+
+    def service_status(self) -> str:
+        """What the interchange says of it: online, offline, or unknown before it is registered."""
+        try:
+            path = f"{self.interchange.url}/v2/endpoints/{self.id}/status"
+            if self._access_token is None:
+                self._access_token = access_token(self.interchange, self.client)
+            answer = http.fetch("GET", path, headers={"Authorization": f"Bearer {self._access_token}"})
+        except (OSError, KubectlError, http.HttpError, KeyError):
+            return "unknown"
+        return answer.get("status", "unknown")
+
+    def agents(self) -> list[dict]:
+        """The agent's pods: one, unless one is about to end."""
+        return self.cluster.pods(self.namespace)
+
+    def agent(self) -> str:
+        """The name of the agent's pod that is not about to end. KubectlError if there is none."""
+        living = [pod for pod in self.agents() if "deletionTimestamp" not in pod["metadata"]]
+        if not living:
+            raise KubectlError(f"no pod of the Deployment {self.name} is there")
+        return living[-1]["metadata"]["name"]
+
+    def run(self, *arguments: str) -> str:
+        """What a command of the `endpoint` program prints, run in the agent's pod."""
+        return self.cluster.kubectl(
+            "exec", self.agent(), "--namespace", self.namespace, "--", "/usr/local/bin/endpoint", *arguments
+        )
+
+    def status(self) -> dict:
+        """What `endpoint status --json` prints."""
+        return json.loads(self.run("status", self.name, "--json"))
+
+    def logs(self) -> str:
+        """What the agent's pod has logged, and its predecessor in the same pod if there was one."""
+        name = self.agent()
+        before = self.cluster.run_kubectl("logs", name, "--namespace", self.namespace, "--previous").stdout
+        return before + self.cluster.kubectl("logs", name, "--namespace", self.namespace)
+
+    def pods(self) -> list[dict]:
+        """The worker pods that are there, those about to end included."""
+        return self.cluster.pods(self.workers)
+
+    def wait_for_pods(self, count: int, timeout: float = 60) -> list[dict]:
+        """The worker pods, once there are so many."""
+
+        def right() -> list[list[dict]]:
+            pods = self.pods()
+            return [pods] if len(pods) == count else []
+
+        return self.cluster.wait(right, f"{count} worker pods of {self.name}", timeout)[0]
+
+    def secrets(self) -> list[str]:
+        """The names of the Secrets that blocks have."""
+        return [each["metadata"]["name"] for each in self.cluster.get("secrets", namespace=self.workers)["items"]]
+
+    def delete(self, wait: bool = True) -> None:
+        """Removes all of it: the agent at once, and with the anchor its workers."""
+        names = [self.namespace, self.workers]
+        self.cluster.kubectl(
+            "delete", "namespace", *names, "--ignore-not-found", f"--wait={str(wait).lower()}", timeout=150
+        )
