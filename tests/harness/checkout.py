@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 from harness.environments import PythonEnvironment
@@ -31,6 +32,29 @@ def binary(name: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} is not built: run `cargo build --release --bin {name}`")
     return path
+
+
+def host_target() -> str:
+    """What rustc calls this machine."""
+    said = subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    return next(line.removeprefix("host: ") for line in said.splitlines() if line.startswith("host: "))
+
+
+def static_worker() -> Path:
+    """The worker as it goes into pods: linked statically, since it runs in images of every kind. FileNotFoundError says
+    how to build it."""
+    path = target() / host_target() / "release" / "worker"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not built: run `{' '.join(STATIC_WORKER)} --target {host_target()}`")
+    return path
+
+
+STATIC_WORKER = [
+    "env",
+    "RUSTFLAGS=-C target-feature=+crt-static",
+    *"cargo build --release --locked --bin worker".split(),
+]
+"""How that is built; `--target` with this machine's own name keeps the flags from what runs while it is built."""
 
 
 def clients(version: str) -> PythonEnvironment:

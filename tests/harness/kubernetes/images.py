@@ -185,15 +185,34 @@ class Builder:
 
     def agent(self) -> Image:
         """Our endpoint, by its own Dockerfile, with the programs that are built here in place of its first stage."""
-        return self._ours("endpoint", checkout.ROOT / "agent" / "Dockerfile", ["endpoint", "worker"], self.programs())
+        ours = {"endpoint": checkout.binary("endpoint"), "worker": checkout.static_worker()}
+        return self._ours("endpoint", checkout.ROOT / "agent" / "Dockerfile", ours, self.programs())
 
-    def _ours(self, name: str, dockerfile: Path, names: Sequence[str], base: Image) -> Image:
+    def worker(self) -> Image:
+        """Our worker with Python and the SDK, in the same way."""
+        ours = {"worker": checkout.static_worker()}
+        wheels = [(self.wheels(f"globus-compute-sdk=={checkout.SDK_VERSIONS[0]}"), "/wheels")]
+        return self._ours("worker", checkout.ROOT / "worker-image" / "Dockerfile", ours, self.python(), wheels)
+
+    def interchange(self) -> Image:
+        """Our interchange, in the same way."""
+        ours = {"interchange": checkout.binary("interchange")}
+        return self._ours("interchange", checkout.ROOT / "interchange" / "Dockerfile", ours, self.programs())
+
+    def _ours(
+        self,
+        name: str,
+        dockerfile: Path,
+        programs: Mapping[str, Path],
+        base: Image,
+        volumes: Sequence[tuple[Path, str]] = (),
+    ) -> Image:
         """An image of ours. Its programs are put where its stage `build` would have them, without their symbols."""
         stage = self.keeper.temporary_folder("programs")
         (stage / "programs").mkdir()
-        for each in names:
-            self.keeper.run("strip", ["strip", "-o", stage / "programs" / each, checkout.binary(each)])
-        return self.build(f"waypost-{name}", dockerfile, {}, base, stages={"build": stage})
+        for each, path in programs.items():
+            self.keeper.run("strip", ["strip", "-o", stage / "programs" / each, path])
+        return self.build(f"waypost-{name}", dockerfile, {}, base, volumes=volumes, stages={"build": stage})
 
     def _from_root(self, name: str, root: Path) -> Image:
         folder = Path(__file__).resolve().parent / "root"
