@@ -50,9 +50,8 @@ def static_worker() -> Path:
 
 
 STATIC_WORKER = [
-    "env",
-    "RUSTFLAGS=-C target-feature=+crt-static",
-    *"cargo build --release --locked --bin worker".split(),
+    *("env", "RUSTFLAGS=-C target-feature=+crt-static"),
+    *("cargo", "build", "--release", "--locked", "--bin", "worker"),
 ]
 """How that is built; `--target` with this machine's own name keeps the flags from what runs while it is built."""
 

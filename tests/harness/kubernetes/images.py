@@ -209,7 +209,8 @@ class Builder:
     ) -> Image:
         """An image of ours. Its programs are put where its stage `build` would have them, without their symbols."""
         stage = self.keeper.temporary_folder("programs")
-        (stage / "programs").mkdir()
+        for folder in ("programs", "state"):
+            (stage / folder).mkdir()
         for each, path in programs.items():
             self.keeper.run("strip", ["strip", "-o", stage / "programs" / each, path])
         return self.build(f"waypost-{name}", dockerfile, {}, base, volumes=volumes, stages={"build": stage})
