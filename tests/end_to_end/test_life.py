@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness import processes
 from harness.endpoint import wait_for
-from harness.functions import double, sleep_and_return
+from harness.functions import double, leave_mark_and_wait
 
 WAIT = 60
 
@@ -35,9 +38,9 @@ def test_a_stopped_and_deleted_endpoint_leaves_no_process_queue_or_user(
     user_endpoints = [entry["id"] for entry in endpoint.status()["user_endpoints"]]
     assert any("--block" in seen.command for seen in belonging_to(endpoint))
     endpoint.run("stop", endpoint.name)
-    assert endpoint.process.wait(30) == 0
-    wait_for(lambda: not belonging_to(endpoint), "the end of every process of it", 20)
-    wait_for(lambda: endpoint.service_status() == "offline", "the service to call it offline", 20)
+    assert endpoint.process.wait(WAIT) == 0
+    wait_for(lambda: not belonging_to(endpoint), "the end of every process of it", WAIT)
+    wait_for(lambda: endpoint.service_status() == "offline", "the service to call it offline", WAIT)
     endpoint.run("delete", endpoint.name, "--yes")
     assert not endpoint.own_folder.exists()
     ids = [identity, *user_endpoints]
@@ -46,7 +49,7 @@ def test_a_stopped_and_deleted_endpoint_leaves_no_process_queue_or_user(
         queues = [name for name in broker.queues(interchange.virtual_host) if any(part in name for part in ids)]
         return queues + [name for name in broker.users() if any(part in name for part in ids)]
 
-    wait_for(lambda: not left(), f"the end of its queues and users: {left()}", 90)
+    wait_for(lambda: not left(), "the end of its queues and users", 90)
 
 
 @pytest.mark.parametrize("kind", ["template", "direct"])
@@ -55,14 +58,16 @@ def test_sigterm_drains_and_leaves_no_process(make_executor, make_endpoint, inte
     executor = make_executor(endpoint)
     assert executor.submit(double, 1).result(WAIT) == 2
     endpoint.process.send_signal(signal.SIGTERM)
-    assert endpoint.process.wait(30) == 0
-    wait_for(lambda: not belonging_to(endpoint), "the end of every process of it", 20)
+    assert endpoint.process.wait(WAIT) == 0
+    wait_for(lambda: not belonging_to(endpoint), "the end of every process of it", WAIT)
 
 
-def test_the_status_tells_what_is_running(make_executor, make_endpoint, interchange, client):
+def test_the_status_tells_what_is_running(make_executor, make_endpoint, interchange, client, tmp_path):
     endpoint = make_endpoint(interchange, client, "direct")
     executor = make_executor(endpoint)
-    futures = [executor.submit(sleep_and_return, 3.0, number) for number in range(4)]
+    gate = tmp_path / "gate"
+    names = [f"task-{number}" for number in range(4)]
+    futures = [executor.submit(leave_mark_and_wait, str(tmp_path), name, str(gate), 2 * WAIT) for name in names]
 
     def busy():
         status = endpoint.status()
@@ -71,7 +76,8 @@ def test_the_status_tells_what_is_running(make_executor, make_endpoint, intercha
     status = wait_for(busy, "two tasks to run and two to wait", WAIT)
     assert status["endpoint_id"] == endpoint.id
     assert status["pid"] == endpoint.process.pid
-    assert [future.result(WAIT) for future in futures] == [0, 1, 2, 3]
+    gate.touch()
+    assert [future.result(WAIT) for future in futures] == names
     text = endpoint.run("status", endpoint.name).stdout
     assert endpoint.id in text
 
@@ -96,25 +102,31 @@ def test_no_secret_is_in_any_log_or_command_line(make_executor, make_endpoint, i
         endpoint = make_endpoint(interchange, client, kind, environment={"RUST_LOG": "trace"})
         assert make_executor(endpoint).submit(double, 1).result(WAIT) == 2
         folders.append(endpoint.folder)
-        for path in endpoint.folder.rglob("*"):
-            if path.is_file() and path.stat().st_size < 1_000_000:
-                for secret in _broker_passwords(path):
-                    secrets[f"broker password in {path.name}"] = secret
+        for path, text in _files(endpoint.folder):
+            for secret in _broker_passwords(text):
+                secrets[f"broker password in {path.name}"] = secret
     assert len(secrets) > 2, "no saved credentials were found: this test would show nothing"
     lines = "\n".join(seen.command for seen in processes.all_processes())
     found = [f"{what} on a command line" for what, secret in secrets.items() if secret in lines]
     for folder in folders:
-        for path in Path(folder).rglob("*"):
-            if path.is_file() and (path.suffix == ".log" or ".log." in path.name):
-                text = path.read_text(errors="replace")
+        for path, text in _files(folder):
+            if path.suffix == ".log" or ".log." in path.name:
                 found += [f"{what} in {path}" for what, secret in secrets.items() if secret in text]
     assert not found
 
 
-def _broker_passwords(path: Path) -> set[str]:
-    import re
+def _files(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Every file below a folder in use, with its text. What goes away meanwhile is passed over."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            try:
+                if stat.S_ISREG(path.lstat().st_mode):
+                    yield path, path.read_text(errors="replace")
+            except FileNotFoundError:
+                pass
 
-    text = path.read_text(errors="replace")
+
+def _broker_passwords(text: str) -> set[str]:
     return set(re.findall(r"amqps?://[^:/@\s\"]+:([^@\s\"]{8,})@", text))
 
 
@@ -122,8 +134,8 @@ def test_files_with_secrets_are_for_their_owner_only(endpoints):
     endpoint = endpoints("template")
     open_to_others = [
         str(path)
-        for path in endpoint.own_folder.rglob("*")
-        if path.is_file() and path.stat().st_mode & 0o077 and _broker_passwords(path)
+        for path, text in _files(endpoint.own_folder)
+        if _broker_passwords(text) and path.stat().st_mode & 0o077
     ]
     assert not open_to_others
     assert os.stat(endpoint.own_folder).st_mode & 0o077 == 0

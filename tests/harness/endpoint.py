@@ -178,6 +178,11 @@ class EndpointUnderTest:
             return "unknown"
         return answer.get("status", "unknown")
 
+    def task(self, identity: str) -> dict:
+        """What the interchange says of a task."""
+        path = f"{self.interchange.url}/v2/tasks/{identity}"
+        return http.fetch("GET", path, headers={"Authorization": f"Bearer {self._token()}"})
+
     def _token(self) -> str:
         if not hasattr(self, "_access_token"):
             self._access_token = access_token(
@@ -233,7 +238,7 @@ def access_token(interchange: Interchange, client: Client) -> str:
         return json.loads(answer.read())["access_token"]
 
 
-def wait_for(condition, what: str, timeout: float = 30.0, interval: float = 0.05):
+def wait_for(condition, what: str, timeout: float = 60.0, interval: float = 0.05):
     """Polls until `condition` gives something true, and gives that. ProcessError names `what` did not come."""
     end = time.monotonic() + timeout
     while not (found := condition()):

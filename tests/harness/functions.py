@@ -38,14 +38,6 @@ def payload(size):
 
 
 @by_value
-def sleep_and_return(seconds, value):
-    import time
-
-    time.sleep(seconds)
-    return value
-
-
-@by_value
 def leave_mark(folder, name, seconds):
     """Writes a new file for each run of the task, so that a second run shows."""
     import os
@@ -57,6 +49,38 @@ def leave_mark(folder, name, seconds):
     place.write_text(f"{os.getpid()} {os.environ.get('GC_TASK_UUID')}")
     time.sleep(seconds)
     return name
+
+
+@by_value
+def leave_mark_and_wait(folder, name, gate, seconds):
+    """Writes a file, and then waits until the test has made the file `gate`."""
+    import os
+    import pathlib
+    import time
+
+    (pathlib.Path(folder) / name).write_text("")
+    end = time.monotonic() + seconds
+    while not os.path.exists(gate):
+        if time.monotonic() > end:
+            raise TimeoutError(f"{gate} did not come within {seconds} s")
+        time.sleep(0.02)
+    return name
+
+
+@by_value
+def meet(folder, name, wanted, seconds):
+    """Waits until as many tasks as wanted are here, and gives this one's process id."""
+    import os
+    import pathlib
+    import time
+
+    (pathlib.Path(folder) / name).write_text("")
+    end = time.monotonic() + seconds
+    while len(os.listdir(folder)) < wanted:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{os.listdir(folder)} are here after {seconds} s")
+        time.sleep(0.02)
+    return os.getpid()
 
 
 @by_value
@@ -89,9 +113,13 @@ def die_by_signal(number):
 
 
 @by_value
-def segfault():
+def segfault(noted):
+    """Notes the time in a file, and ends by SIGSEGV."""
     import ctypes
+    import pathlib
+    import time
 
+    pathlib.Path(noted).write_text(str(time.time()))
     ctypes.string_at(0)
 
 

@@ -107,7 +107,7 @@ class Interchange:
 
     def wait_ready(self) -> None:
         """Returns once /readyz is answered with 200."""
-        self.process.wait_until(lambda: http.answers_with(f"{self.url}/readyz"), "ready", timeout=30)
+        self.process.wait_until(lambda: http.answers_with(f"{self.url}/readyz"), "ready")
 
     def kill(self) -> None:
         """SIGKILL."""

@@ -73,7 +73,7 @@ class Process:
     def kill(self, tree: bool = True) -> int:
         """SIGKILL, to all below it as well unless `tree` is false, and the exit status."""
         self.send_signal(signal.SIGKILL, tree=tree)
-        return self.wait(10)
+        return self.wait(60)
 
     def tail(self, lines: int = 20) -> str:
         """The last lines that it wrote."""
@@ -85,7 +85,7 @@ class Process:
         """A sentence that shows where the log is, and how it ends."""
         return f"Its log is {self.log}; it ends:\n{self.tail()}" if self.log else ""
 
-    def wait_until(self, ready: Callable[[], object], what: str, timeout: float = 30.0) -> None:
+    def wait_until(self, ready: Callable[[], object], what: str, timeout: float = 60.0) -> None:
         """Polls until `ready` gives something true. ProcessError, with the log's end, if the process ends first."""
         end = time.monotonic() + timeout
         while not ready():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import collections
 import random
+import statistics
 import time
 from pathlib import Path
 
 import pytest
 from harness.endpoint import wait_for
-from harness.functions import double, leave_mark, segfault, where
+from harness.functions import double, leave_mark, leave_mark_and_wait, segfault, where
 
 WAIT = 120
 
@@ -55,21 +56,27 @@ def test_a_start_right_after_a_kill_is_not_refused_for_a_stale_pid_file(endpoint
     assert endpoint.process.running
 
 
-def test_a_segfault_is_told_within_half_a_second_and_the_slot_is_back(endpoint, executor):
-    executor.submit(where).result(WAIT)
-    start = time.monotonic()
-    dying = executor.submit(segfault)
-    after = executor.submit(double, 4)
-    with pytest.raises(Exception, match="SIGSEGV|signal 11"):
-        dying.result(WAIT)
-    assert after.result(WAIT) == 8
-    # The client itself gathers submits for up to half a second, and looks for results each half second.
-    assert time.monotonic() - start < 0.5 + 1.1
+def test_a_segfault_is_told_within_half_a_second_and_the_slot_is_back(endpoint, executor, tmp_path):
+    """From the moment before, as the task noted it, until the service has the result. The client's own times are left
+    out: it gathers submits for up to half a second, and looks for results each half second. Of five the median: what
+    else the machine does may hold up one."""
+    executor.submit(double, 1).result(WAIT)
+    took = []
+    for number in range(5):
+        noted = tmp_path / f"noted-{number}"
+        dying = executor.submit(segfault, str(noted))
+        with pytest.raises(Exception, match="SIGSEGV|signal 11"):
+            dying.result(WAIT)
+        took.append(float(endpoint.task(dying.task_id)["completion_t"]) - float(noted.read_text()))
+        assert executor.submit(double, number).result(WAIT) == 2 * number
+    assert statistics.median(took) < 0.5, took
 
 
 def test_the_tasks_of_a_killed_worker_block_end_with_its_reason(endpoint, executor, tmp_path):
     pid = executor.submit(where).result(WAIT)["pid"]
-    futures = [executor.submit(leave_mark, str(tmp_path), f"task-{number}", 3.0) for number in range(2)]
+    never = str(tmp_path / "never")
+    names = [f"task-{number}" for number in range(2)]
+    futures = [executor.submit(leave_mark_and_wait, str(tmp_path), name, never, 2 * WAIT) for name in names]
     wait_for(lambda: len(list(tmp_path.iterdir())) == 2, "both tasks to run", WAIT)
     from harness import processes
 
