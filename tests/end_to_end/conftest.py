@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from harness import checkout
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -10,7 +11,7 @@ def _client(in_client_environment: None) -> None:
     pass
 
 
-@pytest.fixture(scope="session", params=["template", "direct"])
+@pytest.fixture(scope="session", params=checkout.KINDS)
 def endpoint(request, endpoints):
     """The shared endpoint of each kind in turn."""
     return endpoints(request.param)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import processes
+from harness import checkout, processes
 from harness.endpoint import wait_for
 from harness.functions import double, leave_mark_and_wait
 
@@ -28,7 +28,7 @@ def belonging_to(endpoint) -> list[processes.Seen]:
     ]
 
 
-@pytest.mark.parametrize("kind", ["template", "direct"])
+@pytest.mark.parametrize("kind", checkout.KINDS)
 def test_a_stopped_and_deleted_endpoint_leaves_no_process_queue_or_user(
     make_executor, make_endpoint, interchange, client, broker, kind
 ):
@@ -52,7 +52,7 @@ def test_a_stopped_and_deleted_endpoint_leaves_no_process_queue_or_user(
     wait_for(lambda: not left(), "the end of its queues and users", 90)
 
 
-@pytest.mark.parametrize("kind", ["template", "direct"])
+@pytest.mark.parametrize("kind", checkout.KINDS)
 def test_sigterm_drains_and_leaves_no_process(make_executor, make_endpoint, interchange, client, kind):
     endpoint = make_endpoint(interchange, client, kind)
     executor = make_executor(endpoint)

@@ -17,6 +17,8 @@ STATE = Path(os.environ.get("WAYPOST_TEST_STATE", ROOT / ".test"))
 SDK_VERSIONS = ("4.19.0", "3.16.1")
 """The versions of globus-compute-sdk and globus-compute-endpoint that everything is tried with."""
 
+KINDS = os.environ.get("WAYPOST_TEST_KINDS", "template direct").split()
+"""The kinds of endpoint that suites run with."""
 
 PYTEST = ("pytest==8.4.2", "pytest-timeout==2.4.0")
 

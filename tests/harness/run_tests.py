@@ -18,7 +18,8 @@ from harness.keeper import Keeper
 from harness.stages import STAGES, Counts, Run, Stage, prepare
 
 LANES = 3
-"""How many stages run at a time of those that mostly wait: for a broker to start, a heartbeat, a grace to pass."""
+"""How many stages without a lane of their own run at a time: they mostly wait, for a broker to start, a heartbeat, a
+grace to pass, and so leave the processors to the lane that compiles."""
 
 printing = threading.Lock()
 
@@ -69,15 +70,17 @@ def show(outcome: Outcome, log: Path) -> None:
 
 
 def run_stages(keeper: Keeper, stages: list[Stage]) -> list[Outcome]:
-    """Runs the stages that want the machine for themselves one after another, then the others some at a time."""
+    """Runs the stages that want the machine for themselves one after another, then every lane beside the others."""
     outcomes = {stage.name: run_stage(keeper, stage.name, stage.run) for stage in stages if stage.alone}
     together = [stage for stage in stages if not stage.alone]
-    pool = concurrent.futures.ThreadPoolExecutor(LANES)
+    names = {stage.lane for stage in together}
+    lanes = {name: concurrent.futures.ThreadPoolExecutor(1 if name else LANES) for name in names}
     try:
-        futures = {stage.name: pool.submit(run_stage, keeper, stage.name, stage.run) for stage in together}
+        futures = {stage.name: lanes[stage.lane].submit(run_stage, keeper, stage.name, stage.run) for stage in together}
         outcomes |= {name: future.result() for name, future in futures.items()}
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for lane in lanes.values():
+            lane.shutdown(wait=False, cancel_futures=True)
     return [outcomes[stage.name] for stage in stages]
 
 

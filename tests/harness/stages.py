@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import xml.etree.ElementTree
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,9 +46,17 @@ class Run:
         self.log = keeper.logs / f"{name}.log"
 
     def command(
-        self, arguments: list[str | Path], environment: dict[str, str] | None = None, timeout: float = 1500
+        self,
+        arguments: list[str | Path],
+        environment: dict[str, str] | None = None,
+        timeout: float = 1500,
+        yields: bool = False,
     ) -> int:
-        """Runs a command to its end, with the checkout as its folder, and gives its status."""
+        """Runs a command to its end, with the checkout as its folder, and gives its status. One that `yields` (a
+        compiler) lets all others have the processors first: stages that run beside it wait for events, and then
+        are to be quick."""
+        if yields:
+            arguments = ["nice", "-n", "10", *arguments]
         with self.log.open("a") as log:
             log.write(f"\n$ {' '.join(map(str, arguments))}\n")
         process = self.keeper.start(
@@ -76,6 +85,7 @@ class Run:
         """Runs `cargo test` and counts its tests. An ignored test counts as failed."""
         start = self.log.stat().st_size if self.log.exists() else 0
         command = ["cargo", "test", "--release", "--locked", "--no-fail-fast", *arguments]
+        self.command([*command, "--no-run"], environment, yields=True)
         status = self.command(command, environment)
         with self.log.open(errors="replace") as log:
             log.seek(start)
@@ -137,7 +147,10 @@ class Stage:
     clients: bool = False
     """Whether it uses the environments of the Python clients."""
     alone: bool = False
-    """Whether it wants the machine for itself: it keeps every core busy, or measures."""
+    """Whether it wants the machine for itself, because it measures."""
+    lane: str | None = None
+    """Stages of one lane run one after another, beside the other lanes: they use something of which there is one.
+    Those without a lane mostly wait, and run some at a time."""
 
 
 def formatting(run: Run) -> None:
@@ -146,7 +159,8 @@ def formatting(run: Run) -> None:
 
 
 def lint(run: Run) -> None:
-    run.check(["cargo", "clippy", "--release", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+    command = ["cargo", "clippy", "--release", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]
+    run.check(command, yields=True)
 
 
 def python_lint(run: Run) -> None:
@@ -163,7 +177,7 @@ def deny(run: Run) -> None:
             # A profile that builds in half the time and runs as well for this purpose.
             quick = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_OPT_LEVEL": "1"}
             quick["CARGO_PROFILE_RELEASE_CODEGEN_UNITS"] = "16"
-            if run.command(command, quick) != 0:
+            if run.command(command, quick, yields=True) != 0:
                 raise ProcessError(f"cargo-deny {CARGO_DENY} could not be installed; see {run.log}")
     run.check([program, "check", *CARGO_DENY_CHECKS])
 
@@ -191,12 +205,13 @@ def crate(name: str) -> Callable[[Run], None]:
     return lambda run: run.cargo_test(["-p", name])
 
 
-def suite(folder: str, *sdks: str, **options: object) -> Callable[[Run], None]:
-    """A folder with pytest's tests below tests/; once in the environment of each SDK that is named."""
+def suite(folder: str, *sdks: str, select: str = "") -> Callable[[Run], None]:
+    """A folder with pytest's tests below tests/, or those that `select` chooses (pytest's -k); once in the environment
+    of each SDK that is named."""
 
     def run_suite(run: Run) -> None:
         for sdk in sdks or (None,):
-            run.pytest(checkout.ROOT / "tests" / folder, sdk=sdk, **options)
+            run.pytest(checkout.ROOT / "tests" / folder, *(["-k", select] if select else []), sdk=sdk)
 
     return run_suite
 
@@ -207,20 +222,25 @@ RABBITMQ_4 = ["rabbitmq-server"]
 
 def newer_root(keeper: Keeper) -> debian.Root:
     """Debian 13, whose RabbitMQ is 4.0."""
-    return debian.Root(checkout.STATE / "roots" / "trixie", "trixie", RABBITMQ_4).make(keeper)
+    with _making_root:
+        return debian.Root(checkout.STATE / "roots" / "trixie", "trixie", RABBITMQ_4).make(keeper)
 
 
-def newer_broker(queue_type: str) -> Callable[[Run], None]:
-    """The end-to-end and kill tests against RabbitMQ 4, with task queues of a type."""
+_making_root = threading.Lock()
+
+
+def newer_broker(queue_type: str, kinds: str) -> Callable[[Run], None]:
+    """The end-to-end and kill tests against RabbitMQ 4, with task queues of a type and these kinds of endpoint."""
 
     def run_suites(run: Run) -> None:
         environment = {
             "WAYPOST_TEST_BROKER_ROOT": str(newer_root(run.keeper).folder),
             "WAYPOST_INTERCHANGE_TASK_QUEUE_TYPE": queue_type,
+            "WAYPOST_TEST_KINDS": kinds,
         }
-        folders = [checkout.ROOT / "tests" / folder for folder in ("end_to_end", "kill")]
         # How many bytes the agent holds does not depend on the broker, and takes long to show.
         bytes_held = checkout.ROOT / "tests" / "kill" / "test_bytes.py"
+        folders = [checkout.ROOT / "tests" / folder for folder in ("end_to_end", "kill")]
         run.pytest(*folders, f"--ignore={bytes_held}", sdk="4.19.0", environment=environment)
 
     return run_suites
@@ -230,6 +250,12 @@ def line(name: str, what: str, run: Callable[[Run], None], *packages: str, **opt
     """A stage that uses the whole line: our programs, the broker, a database and the clients."""
     return Stage(name, what, run, [*SERVICES, *packages], built=True, clients=True, **options)
 
+
+CARGO = "cargo"
+"""The lane of what compiles: cargo lets one at a time into the folder of its output."""
+
+WARM = "test_a_second_run_makes_its_picture_in_time"
+"""The one test of the demo that measures."""
 
 CLUSTER = [*kubernetes.PACKAGES, *images.PACKAGES, *([] if programs.go() else ["golang-go"])]
 
@@ -242,31 +268,42 @@ def cluster(run: Run) -> None:
 
 
 STAGES = [
-    Stage("format", "cargo fmt and ruff format change nothing", formatting, alone=True),
-    Stage("python-lint", "ruff finds nothing", python_lint, alone=True),
-    Stage("lint", "clippy finds nothing", lint, alone=True),
-    Stage("deny", "cargo-deny: licences, sources and refused crates", deny, alone=True),
-    Stage("engine", "the endpoint's core, driven by hand", crate("waypost-engine"), alone=True),
+    line("demo", "./demo makes its picture, in 15 s when it is warm", suite("demo", select=WARM), alone=True),
+    Stage("format", "cargo fmt and ruff format change nothing", formatting, lane=CARGO),
+    Stage("python-lint", "ruff finds nothing", python_lint, lane=CARGO),
+    Stage("lint", "clippy finds nothing", lint, lane=CARGO),
+    Stage("deny", "cargo-deny: licences, sources and refused crates", deny, lane=CARGO),
+    Stage("engine", "the endpoint's core, driven by hand", crate("waypost-engine"), lane=CARGO),
     Stage(
-        "simulator", "a thousand seeds, and mistakes that the checkers catch", crate("waypost-simulator"), alone=True
+        "simulator", "a thousand seeds, and mistakes that the checkers catch", crate("waypost-simulator"), lane=CARGO
     ),
-    line("rust", "every other cargo test, with a real broker, database and SDK", rust, alone=True),
-    line("demo", "./demo makes its picture in time, and leaves nothing, whatever ends it", suite("demo"), alone=True),
-    line("end-to-end", "SDK 4.19 and 3.16.1 through the whole line", suite("end_to_end", *checkout.SDK_VERSIONS)),
+    line("rust", "every other cargo test, with a real broker, database and SDK", rust, lane=CARGO),
+    line(
+        "demo-ends",
+        "./demo kept, stopped, refused and killed: it leaves nothing",
+        suite("demo", select=f"not {WARM}"),
+        lane=CARGO,
+    ),
     line("kill", "no task is lost or run twice, whatever dies", suite("kill", "4.19.0"), "faketime"),
-    line("rabbitmq4-classic", "end-to-end and kill on RabbitMQ 4", newer_broker("classic"), "faketime", "mmdebstrap"),
-    line("rabbitmq4-quorum", "the same with quorum task queues", newer_broker("quorum"), "faketime", "mmdebstrap"),
-    line("compatibility", "PyYAML and jinja2 say what the agent's tables say", suite("compatibility", "4.19.0")),
-    Stage("harness", "the harness itself: nothing outlives its starter", suite("keeper"), SERVICES),
+    line(
+        "rabbitmq4-quorum",
+        "end-to-end and kill on RabbitMQ 4 with quorum task queues",
+        newer_broker("quorum", "template direct"),
+        "faketime",
+        "mmdebstrap",
+    ),
+    line("end-to-end", "SDK 4.19 and 3.16.1 through the whole line", suite("end_to_end", *checkout.SDK_VERSIONS)),
+    line(
+        "rabbitmq4-classic",
+        "the same with classic ones, and template endpoints",
+        newer_broker("classic", "template"),
+        "faketime",
+        "mmdebstrap",
+    ),
     line(
         "interchange",
         "every route, as its owner and as a stranger; intruders at the broker; kills, replicas and cleaning up",
         suite("interchange"),
-    ),
-    line(
-        "worker",
-        "the same tasks through globus-compute-endpoint's worker function and through ours, field by field",
-        suite("worker", *checkout.SDK_VERSIONS),
     ),
     line(
         "python-endpoints",
@@ -274,11 +311,18 @@ STAGES = [
         suite("python_endpoints", "4.19.0"),
     ),
     line(
+        "worker",
+        "the same tasks through globus-compute-endpoint's worker function and through ours, field by field",
+        suite("worker", *checkout.SDK_VERSIONS),
+    ),
+    Stage("harness", "the harness itself: nothing outlives its starter", suite("keeper"), SERVICES),
+    line("compatibility", "PyYAML and jinja2 say what the agent's tables say", suite("compatibility", "4.19.0")),
+    line(
         "cluster",
         "on a real Kubernetes, which is built from Go modules the first time (minutes; needs root)",
         cluster,
         *CLUSTER,
-        alone=True,
+        lane="cluster",
     ),
 ]
 

@@ -12,7 +12,7 @@ def _client(in_client_environment: None) -> None:
     pass
 
 
-@pytest.fixture(params=["template", "direct"])
+@pytest.fixture(params=checkout.KINDS)
 def endpoint(request, make_endpoint, interchange: Interchange, client: Client):
     """A started endpoint of ours, of each kind in turn."""
     return make_endpoint(interchange, client, request.param, python=checkout.clients("4.19.0").python)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from harness import checkout
 from harness.functions import double, leave_mark
 
 WAIT = 120
@@ -16,7 +17,7 @@ def replicas(make_interchange, database, virtual_host, tmp_path):
     return [make_interchange(environment=key, **shared) for _ in range(2)]
 
 
-@pytest.mark.parametrize("kind", ["template", "direct"])
+@pytest.mark.parametrize("kind", checkout.KINDS)
 def test_what_one_replica_was_told_the_other_knows(replicas, make_endpoint, tmp_path, kind, monkeypatch):
     """The endpoint registers at one replica; tasks are submitted to the other, which is then killed."""
     from globus_compute_sdk import Executor
