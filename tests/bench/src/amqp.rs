@@ -9,6 +9,23 @@ use waypost_protocol::{HEADER_FUNCTION, HEADER_TASK};
 /// Persistent, as the interchange and the endpoints publish.
 const DELIVERY_MODE_PERSISTENT: u8 = 2;
 
+/// Where tasks and results pass, as both programs are told.
+#[derive(clap::Args)]
+pub(crate) struct Place {
+    /// AMQP URL, with rights on the task queue and on the results exchange.
+    #[arg(long, env = "WAYPOST_BENCH_AMQP", hide_env_values = true)]
+    pub(crate) amqp: String,
+    /// The endpoint's task queue.
+    #[arg(long)]
+    pub(crate) task_queue: String,
+    /// The exchange to which endpoints publish results.
+    #[arg(long, default_value = "results")]
+    pub(crate) result_exchange: String,
+    /// The endpoint's routing key on it.
+    #[arg(long)]
+    pub(crate) result_key: String,
+}
+
 /// Connects, or says to what it could not (without the password).
 pub(crate) async fn connect(url: &str, name: &str) -> anyhow::Result<Connection> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());

@@ -16,18 +16,8 @@ use crate::amqp;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// AMQP URL with rights to consume the task queue and to publish results.
-    #[arg(long, env = "WAYPOST_BENCH_AMQP", hide_env_values = true)]
-    amqp: String,
-    /// The task queue.
-    #[arg(long)]
-    task_queue: String,
-    /// The exchange for results.
-    #[arg(long, default_value = "results")]
-    result_exchange: String,
-    /// The routing key for results.
-    #[arg(long)]
-    result_key: String,
+    #[command(flatten)]
+    place: amqp::Place,
     /// Deliveries to hold at once, as the real agent's largest window.
     #[arg(long, default_value_t = 1_000)]
     prefetch: u16,
@@ -35,14 +25,14 @@ pub(crate) struct Arguments {
 
 /// Serves until it is killed.
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let connection = amqp::connect(&arguments.amqp, "waypost-bench echo").await?;
+    let connection = amqp::connect(&arguments.place.amqp, "waypost-bench echo").await?;
     let tasks = connection.create_channel().await?;
     tasks.basic_qos(arguments.prefetch, BasicQosOptions::default()).await?;
     let results = connection.create_channel().await?;
     results.confirm_select(ConfirmSelectOptions::default()).await?;
     let mut deliveries = tasks
         .basic_consume(
-            arguments.task_queue.as_str().into(),
+            arguments.place.task_queue.as_str().into(),
             "".into(),
             BasicConsumeOptions {
                 exclusive: true,
@@ -51,7 +41,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             FieldTable::default(),
         )
         .await
-        .with_context(|| format!("cannot consume {:?}", arguments.task_queue))?;
+        .with_context(|| format!("cannot consume {:?}", arguments.place.task_queue))?;
 
     let mut confirms = FuturesOrdered::<Pin<Box<dyn Future<Output = lapin::Result<u64>> + Send>>>::new();
     loop {
@@ -62,8 +52,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 let body = encode(&Message::Result(empty_result(task)));
                 let confirm = results
                     .basic_publish(
-                        arguments.result_exchange.as_str().into(),
-                        arguments.result_key.as_str().into(),
+                        arguments.place.result_exchange.as_str().into(),
+                        arguments.place.result_key.as_str().into(),
                         BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() },
                         &body,
                         amqp::result_properties(),

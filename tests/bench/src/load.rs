@@ -20,18 +20,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// AMQP URL with rights to publish tasks and to bind a queue to the results exchange.
-    #[arg(long, env = "WAYPOST_BENCH_AMQP", hide_env_values = true)]
-    amqp: String,
-    /// The endpoint's task queue.
-    #[arg(long)]
-    task_queue: String,
-    /// The exchange to which endpoints publish results.
-    #[arg(long, default_value = "results")]
-    result_exchange: String,
-    /// The endpoint's routing key on it.
-    #[arg(long)]
-    result_key: String,
+    #[command(flatten)]
+    place: amqp::Place,
     /// A file with one task's wire form; its task id is replaced in each copy.
     #[arg(long)]
     body: PathBuf,
@@ -48,7 +38,7 @@ pub(crate) struct Arguments {
 
 /// Runs the load and prints its figures.
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let connection = amqp::connect(&arguments.amqp, "waypost-bench load").await?;
+    let connection = amqp::connect(&arguments.place.amqp, "waypost-bench load").await?;
     let publisher = connection.create_channel().await?;
     let mut results = bind_results(&connection.create_channel().await?, &arguments).await?;
     let mut bodies = Bodies::read(&arguments.body, arguments.body_task_id)?;
@@ -66,7 +56,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
             publisher
                 .basic_publish(
                     "".into(),
-                    arguments.task_queue.as_str().into(),
+                    arguments.place.task_queue.as_str().into(),
                     BasicPublishOptions::default(),
                     bodies.with_id(task),
                     amqp::task_properties(task, function),
@@ -132,13 +122,18 @@ async fn bind_results(channel: &Channel, arguments: &Arguments) -> anyhow::Resul
     channel
         .queue_bind(
             queue.name().clone(),
-            arguments.result_exchange.as_str().into(),
-            arguments.result_key.as_str().into(),
+            arguments.place.result_exchange.as_str().into(),
+            arguments.place.result_key.as_str().into(),
             QueueBindOptions::default(),
             FieldTable::default(),
         )
         .await
-        .with_context(|| format!("cannot bind a queue to the exchange {:?}", arguments.result_exchange))?;
+        .with_context(|| {
+            format!(
+                "cannot bind a queue to the exchange {:?}",
+                arguments.place.result_exchange
+            )
+        })?;
     let options = BasicConsumeOptions {
         no_ack: true,
         exclusive: true,
