@@ -48,10 +48,11 @@ def main() -> int:
         subprocess.run(command, check=True)
         furnish(root, arguments.target)
         (root / "complete").touch()
-    shutil.copy(__file__, root / "machine.py")
+    (root / "tests/fresh").mkdir(parents=True, exist_ok=True)
+    shutil.copy(__file__, root / "tests/fresh")
     kept = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "LANG", "TERM"))}
     enter = "mount --make-rprivate / && mount -t proc proc $0/proc && mount --rbind /dev $0/dev && exec chroot $0 "
-    enter += f"python3 /machine.py {arguments.suite} --inside {'--beside' if arguments.beside else ''}"
+    enter += f"python3 /tests/fresh/machine.py {arguments.suite} --inside {'--beside' if arguments.beside else ''}"
     network = ["--net"] if arguments.beside else []
     if arguments.beside:
         enter = "ip link set lo up && " + enter
