@@ -94,7 +94,9 @@ impl Place {
     fn new(slots: u32) -> Self {
         let mut config = UserEndpointConfig::default();
         config.engine.max_workers_per_node = Some(slots);
-        let ProviderConfig::Local(provider) = &mut config.engine.provider;
+        let ProviderConfig::Local(provider) = &mut config.engine.provider else {
+            panic!("the default is the local provider")
+        };
         let bin = python().parent().unwrap().display().to_string();
         provider.worker_init = format!("export PATH={bin}:$PATH");
         Self {
@@ -379,7 +381,9 @@ async fn a_block_that_can_not_start_fails_its_tasks_with_the_reason() {
     let functions = Functions::pack(&[("well", "return 1", "()")]);
     let topology = Topology::create().await;
     let mut place = Place::new(1);
-    let ProviderConfig::Local(provider) = &mut place.config.engine.provider;
+    let ProviderConfig::Local(provider) = &mut place.config.engine.provider else {
+        panic!("the default is the local provider")
+    };
     provider.worker_init = "echo no such module; exit 7".to_owned();
     let running = place.start(&topology).await;
     let task = Uuid::new_v4();

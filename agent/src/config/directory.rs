@@ -284,7 +284,7 @@ impl EndpointDirectory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(source) => return Err(DirectoryError::File { path, source }),
         };
-        match endpoint_config(&text) {
+        match endpoint_config(&text, Some(&self.path)) {
             Ok(read) => Ok((read, text)),
             Err(source) => Err(DirectoryError::Config { path, source }),
         }

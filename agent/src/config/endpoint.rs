@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::kubernetes::KubernetesProviderConfig;
+
 /// What template and direct endpoints and user endpoints have in common: the keys of upstream's `BaseConfig`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BaseConfig {
@@ -238,6 +240,8 @@ pub enum ScalingStrategy {
 pub enum ProviderConfig {
     /// Processes on this machine.
     Local(LocalProviderConfig),
+    /// Pods.
+    Kubernetes(Box<KubernetesProviderConfig>),
 }
 
 impl ProviderConfig {
@@ -246,6 +250,7 @@ impl ProviderConfig {
     pub fn type_name(&self) -> &'static str {
         match self {
             Self::Local(_) => "LocalProvider",
+            Self::Kubernetes(_) => "KubernetesProvider",
         }
     }
 
@@ -254,8 +259,45 @@ impl ProviderConfig {
     pub const fn outlives_agent(&self) -> bool {
         match self {
             Self::Local(_) => false,
+            Self::Kubernetes(_) => true,
         }
     }
+
+    /// How many blocks there may be, which every provider says in the same words.
+    #[must_use]
+    pub fn blocks(&self) -> BlockNumbers {
+        match self {
+            Self::Local(config) => BlockNumbers {
+                init_blocks: config.init_blocks,
+                min_blocks: config.min_blocks,
+                max_blocks: config.max_blocks,
+                parallelism: config.parallelism,
+                nodes_per_block: config.nodes_per_block,
+            },
+            Self::Kubernetes(config) => BlockNumbers {
+                init_blocks: config.init_blocks,
+                min_blocks: config.min_blocks,
+                max_blocks: config.max_blocks,
+                parallelism: config.parallelism,
+                nodes_per_block: config.nodes_per_block,
+            },
+        }
+    }
+}
+
+/// The options by which every provider says how many blocks there may be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockNumbers {
+    /// Blocks to start with.
+    pub init_blocks: u32,
+    /// Blocks to keep.
+    pub min_blocks: u32,
+    /// Blocks to have at most.
+    pub max_blocks: u32,
+    /// Slots wanted for each outstanding task, 0 to 1.
+    pub parallelism: f64,
+    /// Nodes of a block.
+    pub nodes_per_block: u32,
 }
 
 /// The options of a `LocalProvider`.

@@ -1,6 +1,7 @@
 //! The `engine` block: a `GlobusComputeEngine` with its provider, by upstream's keys.
 
 use super::endpoint::{EngineConfig, LocalProviderConfig, ProviderConfig, ScalingStrategy};
+use super::kubernetes::kubernetes_provider;
 use super::python;
 use super::reader::{Findings, Section};
 use super::yaml::Value;
@@ -45,15 +46,6 @@ pub(super) fn engine(mut section: Section<'_>, findings: &mut Findings) -> Engin
             );
         }
     }
-    for key in ["container_type", "container_uri", "container_cmd_options"] {
-        if section.take(key).is_some() {
-            section.problem(
-                findings,
-                key,
-                "the local provider starts no containers: without this key, tasks would run outside of one",
-            );
-        }
-    }
     let mut strategy = None;
     if section.has("strategy") {
         strategy = self::strategy(&mut section, findings);
@@ -70,11 +62,33 @@ pub(super) fn engine(mut section: Section<'_>, findings: &mut Findings) -> Engin
         status.finish(findings);
     }
     let provider = match section.section(findings, "provider") {
-        Some(provider) => ProviderConfig::Local(local_provider(provider, findings)),
+        Some(provider) => self::provider(provider, findings),
         None => default.provider,
     };
+    for key in ["container_type", "container_uri", "container_cmd_options"] {
+        if section.take(key).is_some() {
+            let what = match &provider {
+                ProviderConfig::Local(_) => {
+                    "the local provider starts no containers: without this key, tasks would run outside of one"
+                        .to_owned()
+                }
+                ProviderConfig::Kubernetes(_) => format!(
+                    "The '{key}' field is not compatible with KubernetesProvider because this provider manages containers internally. Use the provider's 'image'."
+                ),
+            };
+            section.problem(findings, key, what);
+        }
+    }
+    let pod_accelerators = match &provider {
+        ProviderConfig::Kubernetes(config) => config
+            .accelerators
+            .as_ref()
+            .map_or(0, |accelerators| accelerators.count),
+        ProviderConfig::Local(_) => 0,
+    };
     let accelerators = match section.take("available_accelerators") {
-        None => Vec::new(),
+        // The containers see theirs by number.
+        None => (0..pod_accelerators).map(|index| index.to_string()).collect(),
         Some(Value::Integer(count)) => (0..(*count).clamp(0, 1024)).map(|index| index.to_string()).collect(),
         Some(Value::List(list)) => list.iter().map(python::yaml_text).collect(),
         Some(_) => {
@@ -112,7 +126,9 @@ pub(super) fn engine(mut section: Section<'_>, findings: &mut Findings) -> Engin
     );
     let config = EngineConfig {
         label: section.text(findings, "label"),
-        max_workers_per_node: section.count(findings, "max_workers_per_node", 1),
+        max_workers_per_node: section
+            .count(findings, "max_workers_per_node", 1)
+            .or_else(|| Some(pod_accelerators).filter(|count| *count > 0)),
         cores_per_worker: section
             .number(findings, "cores_per_worker", 0.001, f64::INFINITY)
             .unwrap_or(default.cores_per_worker),
@@ -147,9 +163,23 @@ fn strategy(section: &mut Section<'_>, findings: &mut Findings) -> Option<Scalin
         .or(Some(ScalingStrategy::None))
 }
 
+fn provider(mut section: Section<'_>, findings: &mut Findings) -> ProviderConfig {
+    let kubernetes = matches!(section.take("type"), Some(Value::Text(name)) if name == "KubernetesProvider");
+    check_type(
+        &mut section,
+        findings,
+        "provider",
+        &["LocalProvider", "KubernetesProvider"],
+    );
+    if kubernetes {
+        ProviderConfig::Kubernetes(Box::new(kubernetes_provider(section, findings)))
+    } else {
+        ProviderConfig::Local(local_provider(section, findings))
+    }
+}
+
 fn local_provider(mut section: Section<'_>, findings: &mut Findings) -> LocalProviderConfig {
     let default = LocalProviderConfig::default();
-    check_type(&mut section, findings, "provider", &["LocalProvider"]);
     if let Some(mut launcher) = section.section(findings, "launcher") {
         check_type(
             &mut launcher,

@@ -6,6 +6,7 @@
 )]
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -36,6 +37,24 @@ impl fmt::Display for Problem {
 pub(super) struct Findings {
     pub(super) problems: Vec<Problem>,
     pub(super) remarks: Vec<Problem>,
+    /// Where files that the configuration names are, if their paths are not absolute.
+    folder: Option<PathBuf>,
+}
+
+impl Findings {
+    pub(super) fn in_folder(folder: Option<&Path>) -> Self {
+        Self {
+            folder: folder.map(Path::to_owned),
+            ..Self::default()
+        }
+    }
+
+    /// The path of a file that the configuration names.
+    pub(super) fn file(&self, name: &str) -> PathBuf {
+        self.folder
+            .as_ref()
+            .map_or_else(|| PathBuf::from(name), |folder| folder.join(name))
+    }
 }
 
 /// One mapping that is being read. Keys that nobody asked for are problems when it is finished.
@@ -73,7 +92,16 @@ impl<'a> Section<'a> {
         section
     }
 
-    fn key(&self, key: &str) -> String {
+    /// A mapping without keys.
+    pub(super) fn empty() -> Self {
+        Self {
+            path: String::new(),
+            entries: Vec::new(),
+        }
+    }
+
+    /// The whole path of a key of this mapping.
+    pub(super) fn key(&self, key: &str) -> String {
         if self.path.is_empty() {
             key.to_owned()
         } else {

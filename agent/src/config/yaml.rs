@@ -97,8 +97,11 @@ impl YamlError {
 /// more than 200,000 nodes.
 pub fn parse(text: &str) -> Result<Value, YamlError> {
     let mut composer = Composer {
-        // PyYAML drops a byte order mark.
-        parser: Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text)),
+        // PyYAML drops a byte order mark. Comments would come as events where another crate of the build asks for them.
+        parser: Parser::new_from_str_with_options(
+            text.strip_prefix('\u{feff}').unwrap_or(text),
+            granit_parser::options! { emit_comments: false },
+        ),
         anchors: HashMap::new(),
         nodes: 0,
     };
@@ -546,6 +549,12 @@ mod tests {
             text += &format!("a{level}: &a{level} [{}]\n", vec![alias; 10].join(", "));
         }
         assert!(parse(&text).unwrap_err().to_string().contains("200000"));
+    }
+
+    #[test]
+    fn comments_may_stand_anywhere() {
+        let text = "# one\na: # two\n  # three\n  b: 1 # four\n  # five\nc:\n# six\n- x\n# seven\n- [y, # eight\n   z]\n# nine\n";
+        assert_eq!(parse(text), parse("a: {b: 1}\nc: [x, [y, z]]"));
     }
 
     #[test]

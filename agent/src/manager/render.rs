@@ -64,7 +64,7 @@ pub(crate) fn rendered(
     })
     .map_err(|error| error.to_string())?;
     let environment = environment(directory, request);
-    let config = read_config(&text, &environment, manager)?;
+    let config = read_config(&text, &environment, manager, directory.path())?;
     Ok(Rendered {
         text,
         config,
@@ -72,13 +72,15 @@ pub(crate) fn rendered(
     })
 }
 
-/// Reads a rendered configuration, once it is made or restored.
+/// Reads a rendered configuration, once it is made or restored. Files that it names are looked for in the endpoint's
+/// `folder`.
 pub(crate) fn read_config(
     text: &str,
     environment: &BTreeMap<String, String>,
     manager: &ManagerConfig,
+    folder: &Path,
 ) -> Result<UserEndpointConfig, String> {
-    let read = user_endpoint_config(text).map_err(|error| error.to_string())?;
+    let read = user_endpoint_config(text, Some(folder)).map_err(|error| error.to_string())?;
     for remark in &read.remarks {
         tracing::info!("user endpoint configuration: {remark}");
     }
@@ -256,7 +258,9 @@ mod tests {
         let options = json!({"max_workers_per_node": 3, "worker_init": "echo \"a\"\necho b # c", "other": 1});
         let made = rendered(&directory, &manager, &request(&options, &Json::Null)).unwrap();
         assert_eq!(made.config.engine.max_workers_per_node, Some(3));
-        let ProviderConfig::Local(provider) = made.config.engine.provider;
+        let ProviderConfig::Local(provider) = made.config.engine.provider else {
+            panic!("the default template has the local provider")
+        };
         assert_eq!(provider.worker_init, "echo \"a\"\necho b # c");
     }
 

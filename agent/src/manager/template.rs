@@ -126,7 +126,12 @@ impl TemplateEndpoint {
             self.complain(format!("a user endpoint could not be restored: {problem}"));
         }
         for user_endpoint in saved {
-            match read_config(&user_endpoint.config, &user_endpoint.environment, &self.config) {
+            match read_config(
+                &user_endpoint.config,
+                &user_endpoint.environment,
+                &self.config,
+                self.directory.path(),
+            ) {
                 Ok(config) => {
                     tracing::info!(user_endpoint = user_endpoint.name, "restoring the user endpoint");
                     host.start(user_endpoint, config, true);
@@ -249,7 +254,12 @@ impl TemplateEndpoint {
                     user_endpoint = name,
                     "a command came as the user endpoint ended; starting it again"
                 );
-                match read_config(&over.saved.config, &over.saved.environment, &self.config) {
+                match read_config(
+                    &over.saved.config,
+                    &over.saved.environment,
+                    &self.config,
+                    self.directory.path(),
+                ) {
                     Ok(config) => host.start(over.saved, config, false),
                     Err(error) => self.complain(format!("{name} could not be started again: {error}")),
                 }

@@ -10,7 +10,7 @@ use crate::provider::{BlockNames, Provider, ProviderEvent};
 /// The names of a user endpoint's blocks.
 pub(super) fn names(specification: &Specification, _environment: &Environment) -> BlockNames {
     match &specification.config.engine.provider {
-        ProviderConfig::Local(_) => BlockNames::new(specification.id),
+        ProviderConfig::Local(_) | ProviderConfig::Kubernetes(_) => BlockNames::new(specification.id),
     }
 }
 
@@ -25,6 +25,7 @@ pub(super) fn provider(
     } = specification;
     let (hub, shared) = (environment.hub(), environment.settings());
     match &config.engine.provider {
+        ProviderConfig::Kubernetes(_) => Err("pods are not launched yet".to_owned()),
         ProviderConfig::Local(local) => Ok(Box::new(LocalProvider::new(
             LocalSettings {
                 names: names(specification, environment),

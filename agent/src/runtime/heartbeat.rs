@@ -10,7 +10,7 @@ use uuid::Uuid;
 use waypost_protocol::{Message, StatusReport, encode};
 
 use super::observer::Figures;
-use crate::config::{ProviderConfig, UserEndpointConfig};
+use crate::config::UserEndpointConfig;
 
 /// A connected worker, as a heartbeat shows it.
 pub(super) struct Node {
@@ -37,7 +37,7 @@ impl Heartbeats {
         text: &str,
         slots_per_block: u32,
     ) -> Self {
-        let ProviderConfig::Local(provider) = &config.engine.provider;
+        let provider = config.engine.provider.blocks();
         let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
         let groups = nix::unistd::getgroups().unwrap_or_default();
         let groups: Vec<u32> = groups.iter().map(|group| group.as_raw()).collect();

@@ -6,14 +6,14 @@ use std::time::Duration;
 use uuid::Uuid;
 use waypost_engine::{Acknowledge, Guarantee, Scaling, Settings};
 
-use crate::config::{AckTiming, Delivery, EngineConfig, ProviderConfig, ScalingStrategy, UserEndpointConfig};
+use crate::config::{AckTiming, Delivery, EngineConfig, ScalingStrategy, UserEndpointConfig};
 
 /// How long running tasks may take to end when the endpoint is stopped.
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(30);
 
 /// What the engine is told.
 pub(super) fn engine(config: &UserEndpointConfig, epoch: u64, held_bytes: usize) -> Settings {
-    let ProviderConfig::Local(provider) = &config.engine.provider;
+    let provider = config.engine.provider.blocks();
     let never = Duration::from_secs(100 * 365 * 24 * 3600);
     let (most, idle) = match config.engine.strategy {
         // Neither out nor in: what was started at first is all there ever is.

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use waypost_protocol::{AmqpCredentials, DIRECT_PROTOCOL_VERSION, QueueInfo, TEMPLATE_PROTOCOL_VERSION};
 
-use crate::config::{BaseConfig, Configuration, ProviderConfig, UserEndpointConfig};
+use crate::config::{BaseConfig, Configuration, UserEndpointConfig};
 
 /// What a registration says of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,7 +90,7 @@ fn optional(body: &mut Value, base: &BaseConfig) {
 
 /// `metadata.config`, by whose presence a direct endpoint is known; services of today ignore what is in it.
 fn describe(config: &UserEndpointConfig) -> Value {
-    let ProviderConfig::Local(provider) = &config.engine.provider;
+    let provider = config.engine.provider.blocks();
     json!({
         "type": "UserEndpointConfig",
         "display_name": config.base.display_name,
@@ -198,7 +198,7 @@ mod tests {
     use crate::config::endpoint_config;
 
     fn body(text: &str) -> Value {
-        let read = endpoint_config(text).unwrap();
+        let read = endpoint_config(text, None).unwrap();
         let host = Host {
             hostname: "host".to_owned(),
             local_user: "me".to_owned(),
