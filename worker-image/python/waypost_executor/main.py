@@ -32,6 +32,10 @@ def main(settings):
 def _prepare(settings):
     if sys.version_info < (3, 8):
         raise RuntimeError(f"Python 3.8 or later is needed, and this is {platform.python_version()}")
+    from waypost_executor import native
+
+    # If it hangs, or is stopped, it does not see that the control socket is closed.
+    native.die_with_parent(signal.SIGKILL)
     # "-c" puts the current directory first, whatever it becomes; tasks expect the one that the worker began in.
     if sys.path and sys.path[0] == "":
         sys.path[0] = os.getcwd()

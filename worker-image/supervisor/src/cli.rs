@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use uuid::Uuid;
 use waypost_link::Address;
 
@@ -18,12 +18,37 @@ Exit codes:
 /// Runs Globus Compute tasks for an agent: dials it, keeps one Python executor per slot, and hands results back.
 ///
 /// SIGTERM and SIGINT drain: what runs may finish within the grace, nothing more is taken.
-#[derive(Debug, Clone, Parser)]
-#[command(name = "worker", version, after_help = EXIT_CODES)]
+#[derive(Debug, Parser)]
+#[command(
+    name = "worker",
+    version,
+    after_help = EXIT_CODES,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// Absent only if there is a command.
+    #[command(flatten)]
+    pub(crate) arguments: Option<Arguments>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Copies this program into a folder, for containers whose own image has none
+    Install {
+        /// The folder; made if it is not there
+        #[arg(long, value_name = "FOLDER")]
+        to: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Arguments {
-    /// Where the agent listens: unix:PATH or tls:HOST:PORT
-    #[arg(long, value_name = "ADDRESS")]
-    pub(crate) connect: Address,
+    /// Where the agent listens: unix:PATH or tls:HOST:PORT. May be repeated: they are tried in this order each time
+    #[arg(long, value_name = "ADDRESS", required = true)]
+    pub(crate) connect: Vec<Address>,
 
     /// The name of this worker's block
     #[arg(long, value_name = "NAME")]
@@ -87,6 +112,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 15 * 60)]
     orphan_timeout: u64,
 
+    /// The file that is told in a sentence why the worker ended, if there is such a file
+    #[arg(long, value_name = "FILE", default_value = "/dev/termination-log")]
+    pub(crate) termination_log: PathBuf,
+
     /// How long the process that forks executors may take over one before it is made anew, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     fork_timeout: u64,
@@ -127,6 +156,30 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        Arguments::command().debug_assert();
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn several_addresses_are_kept_in_order() {
+        let line = "worker --connect tls:agent.svc:5800 --connect tls:10.0.0.1:5800 --block b --token-file t \
+                    --endpoint-id 00000000-0000-0000-0000-000000000001 --working-directory /w";
+        let parsed = CommandLine::try_parse_from(line.split_whitespace()).unwrap();
+        let addresses: Vec<_> = parsed
+            .arguments
+            .unwrap()
+            .connect
+            .iter()
+            .map(Address::to_string)
+            .collect();
+        assert_eq!(addresses, ["tls:agent.svc:5800", "tls:10.0.0.1:5800"]);
+    }
+
+    #[test]
+    fn a_command_needs_none_of_the_options_and_options_are_needed_without_one() {
+        let install = CommandLine::try_parse_from(["worker", "install", "--to", "/waypost/bin"]).unwrap();
+        assert!(matches!(install.command, Some(Command::Install { .. })));
+        let error = CommandLine::try_parse_from(["worker", "--slots", "2"]).unwrap_err();
+        assert!(error.to_string().contains("--connect <ADDRESS>"), "{error}");
+        assert!(CommandLine::try_parse_from(["worker"]).is_err());
     }
 }

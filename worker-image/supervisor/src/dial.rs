@@ -22,6 +22,7 @@ pub(crate) type Writer = LinkWriter<WriteHalf<Stream>>;
 pub(crate) enum Dialled {
     /// The agent said welcome.
     Welcome {
+        address: Address,
         reader: Box<Reader>,
         writer: Box<Writer>,
         result_credit: u64,
@@ -32,13 +33,22 @@ pub(crate) enum Dialled {
     Failed(String),
 }
 
-/// Dials and says hello.
-pub(crate) async fn dial(address: Address, tls: Option<Arc<rustls::ClientConfig>>, hello: Box<Hello>) -> Dialled {
-    match timeout(PATIENCE, greet(&address, tls.as_ref(), hello)).await {
-        Ok(Ok(dialled)) => dialled,
-        Ok(Err(error)) => Dialled::Failed(error),
-        Err(_) => Dialled::Failed(format!("there was no answer within {} s", PATIENCE.as_secs())),
+/// Dials one address after the other until somebody answers the hello.
+pub(crate) async fn dial(
+    addresses: Vec<Address>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    hello: Box<Hello>,
+) -> Dialled {
+    let mut failures = Vec::new();
+    for address in addresses {
+        let reason = match timeout(PATIENCE, greet(&address, tls.as_ref(), hello.clone())).await {
+            Ok(Ok(dialled)) => return dialled,
+            Ok(Err(error)) => error,
+            Err(_) => format!("there was no answer within {} s", PATIENCE.as_secs()),
+        };
+        failures.push(format!("{address}: {reason}"));
     }
+    Dialled::Failed(failures.join("; "))
 }
 
 async fn greet(
@@ -54,6 +64,7 @@ async fn greet(
         Some(ToWorker::Welcome { version, result_credit }) => {
             if VERSIONS.oldest <= version && version <= VERSIONS.newest {
                 return Ok(Dialled::Welcome {
+                    address: address.clone(),
                     reader: Box::new(reader),
                     writer: Box::new(writer),
                     result_credit,

@@ -26,19 +26,22 @@ pub(crate) enum LinkEvent {
     Down,
     /// The agent refused for good.
     Refused(String),
-    /// No agent has answered for too long.
-    Orphaned,
+    /// No agent has answered for too long; what was wrong in the end.
+    Orphaned(String),
     /// Nothing that concerns others.
     Nothing,
 }
 
 pub(crate) struct Link {
-    address: Address,
+    /// Where the agent may be found, best first.
+    addresses: Vec<Address>,
     tls: Option<Arc<rustls::ClientConfig>>,
     orphan_timeout: Duration,
     state: State,
     backoff: Backoff,
     down_since: Instant,
+    /// Why there was no answer when it was last dialled.
+    last_failure: Option<String>,
     /// When an agent last said anything.
     answered: Instant,
 }
@@ -59,15 +62,20 @@ struct Session {
 
 impl Link {
     /// A link that asks to be dialled at once.
-    pub(crate) fn new(address: Address, tls: Option<Arc<rustls::ClientConfig>>, orphan_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        addresses: Vec<Address>,
+        tls: Option<Arc<rustls::ClientConfig>>,
+        orphan_timeout: Duration,
+    ) -> Self {
         let now = Instant::now();
         Self {
-            address,
+            addresses,
             tls,
             orphan_timeout,
             state: State::Waiting(Box::pin(sleep(Duration::ZERO))),
             backoff: Backoff::default(),
             down_since: now,
+            last_failure: None,
             answered: now,
         }
     }
@@ -76,10 +84,10 @@ impl Link {
     pub(crate) fn dial(&mut self, hello: Result<Box<Hello>, String>) {
         match hello {
             Ok(hello) => {
-                self.state = State::Dialling(Box::pin(dial(self.address.clone(), self.tls.clone(), hello)));
+                self.state = State::Dialling(Box::pin(dial(self.addresses.clone(), self.tls.clone(), hello)));
             }
             Err(reason) => {
-                tracing::warn!("the agent cannot be dialled: {reason}");
+                self.unanswered(&reason);
                 self.wait();
             }
         }
@@ -101,7 +109,9 @@ impl Link {
                 sleep.await;
                 // Also where there is no dialling: a token file may be gone for good.
                 if self.answered.elapsed() >= self.orphan_timeout {
-                    return LinkEvent::Orphaned;
+                    let seconds = self.orphan_timeout.as_secs();
+                    let last = self.last_failure.as_deref().unwrap_or("the link was lost");
+                    return LinkEvent::Orphaned(format!("no agent has answered for {seconds} s: {last}"));
                 }
                 LinkEvent::DialNow
             }
@@ -143,6 +153,7 @@ impl Link {
     fn dialled(&mut self, dialled: Dialled) -> LinkEvent {
         match dialled {
             Dialled::Welcome {
+                address,
                 reader,
                 writer,
                 result_credit,
@@ -152,6 +163,7 @@ impl Link {
                 pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 self.answered = now;
                 self.backoff.reset();
+                self.last_failure = None;
                 self.state = State::Up(Box::new(Session {
                     reader,
                     writer,
@@ -162,7 +174,7 @@ impl Link {
                 if let State::Up(session) = &mut self.state {
                     session.reader.set_limits(Limits::TRUSTED);
                 }
-                tracing::info!("connected to the agent at {}", self.address);
+                tracing::info!("connected to the agent at {address}");
                 LinkEvent::Up { result_credit }
             }
             Dialled::Refused { code, text } if code.is_final() => {
@@ -175,10 +187,20 @@ impl Link {
                 LinkEvent::Nothing
             }
             Dialled::Failed(reason) => {
-                tracing::debug!("the agent at {} does not answer: {reason}", self.address);
+                self.unanswered(&reason);
                 self.wait();
                 LinkEvent::Nothing
             }
+        }
+    }
+
+    /// The first failure and each that is another is worth a line; a stream of equal ones is not.
+    fn unanswered(&mut self, reason: &str) {
+        if self.last_failure.as_deref() == Some(reason) {
+            tracing::debug!("the agent does not answer: {reason}");
+        } else {
+            tracing::warn!("the agent does not answer, dialling goes on: {reason}");
+            self.last_failure = Some(reason.to_owned());
         }
     }
 

@@ -26,6 +26,8 @@ mod worker;
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,48 +36,77 @@ use clap::Parser;
 use tokio::task::LocalSet;
 use waypost_link::{Address, tls};
 
-use crate::cli::Arguments;
+use crate::cli::{Arguments, Command, CommandLine};
 use crate::machine::{Machine, Settings};
 use crate::warm::{Said, Versions, Warm};
 use crate::worker::{Ended, Stop, Worker};
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    match CommandLine::parse() {
+        CommandLine {
+            command: Some(Command::Install { to }),
+            ..
+        } => install(&to),
+        CommandLine {
+            arguments: Some(arguments),
+            ..
+        } => work(arguments),
+        // The parser asks for one of the two.
+        CommandLine { .. } => ExitCode::from(2),
+    }
+}
+
+fn work(arguments: Arguments) -> ExitCode {
     let _log = log::start(arguments.log_format);
-    let tls = match prepare(&arguments) {
-        Ok(tls) => tls,
-        Err(error) => {
-            tracing::error!("{error}");
-            return ExitCode::from(2);
-        }
+    let termination_log = arguments.termination_log.clone();
+    let (code, reason) = match prepare(&arguments) {
+        Ok(tls) => explain(run(arguments, tls)),
+        Err(error) => (2, error),
     };
-    let ended = match run(arguments, tls) {
-        Ok(ended) => ended,
-        Err(error) => {
-            tracing::error!("{error}");
-            return ExitCode::FAILURE;
-        }
-    };
+    if code == 0 {
+        tracing::info!("{reason}");
+    } else {
+        tracing::error!("{reason}");
+    }
+    // Kubernetes makes this file, and shows what is in it as the reason of the container's end. Elsewhere there is none.
+    if termination_log.exists()
+        && let Err(error) = fs::write(&termination_log, &reason)
+    {
+        tracing::warn!("{} cannot be written: {error}", termination_log.display());
+    }
+    ExitCode::from(code)
+}
+
+/// The exit code and the sentence for how the worker ended.
+fn explain(ended: io::Result<Ended>) -> (u8, String) {
     match ended {
-        Ended::Drained => {
-            tracing::info!("every task is done and settled");
-            ExitCode::SUCCESS
+        Ok(Ended::Drained) => (0, "every task is done and settled".to_owned()),
+        Err(error) => (1, format!("the worker cannot go on: {error}")),
+        Ok(Ended::Unusable(reason)) => (3, reason),
+        Ok(Ended::Refused(reason)) => (4, reason),
+        Ok(Ended::Orphaned(reason)) => (5, reason),
+        Ok(Ended::Lost(count)) => {
+            let reason = format!("{count} tasks could not be settled before the grace was over");
+            (6, reason)
         }
-        Ended::Unusable(reason) => {
-            tracing::error!("{reason}");
-            ExitCode::from(3)
-        }
-        Ended::Refused(reason) => {
-            tracing::error!("{reason}");
-            ExitCode::from(4)
-        }
-        Ended::Orphaned => {
-            tracing::error!("no agent has answered for too long");
-            ExitCode::from(5)
-        }
-        Ended::Lost(count) => {
-            tracing::error!("{count} tasks could not be settled before the grace was over");
-            ExitCode::from(6)
+    }
+}
+
+/// Copies this program into a folder. The copy appears under its name when it is whole.
+fn install(folder: &Path) -> ExitCode {
+    let copy = || {
+        fs::create_dir_all(folder)?;
+        let part = folder.join("worker.part");
+        fs::copy("/proc/self/exe", &part)?;
+        fs::set_permissions(&part, fs::Permissions::from_mode(0o755))?;
+        fs::rename(&part, folder.join("worker"))
+    };
+    match copy() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _log = log::start(None);
+            tracing::error!("the worker cannot be copied into {}: {error}", folder.display());
+            ExitCode::FAILURE
         }
     }
 }
@@ -92,15 +123,16 @@ fn prepare(arguments: &Arguments) -> Result<Option<Arc<rustls::ClientConfig>>, S
     }
     fs::create_dir_all(folder)
         .map_err(|error| format!("the working directory {} cannot be made: {error}", folder.display()))?;
-    match (&arguments.connect, &arguments.ca_file) {
-        (Address::Tls(_), None) => Err("--connect tls: needs --ca-file, the agent's CA certificate".to_owned()),
-        (Address::Tls(_), Some(file)) => {
+    let by_tls = |address: &Address| matches!(address, Address::Tls(_));
+    match (arguments.connect.iter().any(by_tls), &arguments.ca_file) {
+        (true, None) => Err("--connect tls: needs --ca-file, the agent's CA certificate".to_owned()),
+        (true, Some(file)) => {
             let pem = fs::read_to_string(file)
                 .map_err(|error| format!("the CA file {} cannot be read: {error}", file.display()))?;
             let config = tls::client_config(&pem).map_err(|error| format!("{}: {error}", file.display()))?;
             Ok(Some(config))
         }
-        (Address::Unix(_), _) => Ok(None),
+        (false, _) => Ok(None),
     }
 }
 

@@ -40,8 +40,8 @@ pub(crate) enum Ended {
     Lost(usize),
     /// The agent does not want it.
     Refused(String),
-    /// No agent answered.
-    Orphaned,
+    /// No agent answered, and why not.
+    Orphaned(String),
     /// The Python cannot run tasks.
     Unusable(String),
 }
@@ -234,7 +234,7 @@ impl Worker {
             }
             LinkEvent::Down => self.machine.handle(now, Event::Disconnected),
             LinkEvent::Refused(text) => self.ended = Some(Ended::Refused(text)),
-            LinkEvent::Orphaned => self.ended = Some(Ended::Orphaned),
+            LinkEvent::Orphaned(reason) => self.ended = Some(Ended::Orphaned(reason)),
             LinkEvent::Nothing => {}
         }
     }

@@ -26,7 +26,7 @@ const BLOCK: &str = "block-1";
 pub(crate) struct Agent {
     pub(crate) listener: Listener,
     pub(crate) folder: TempDir,
-    connect: String,
+    pub(crate) connect: String,
     key: TokenKey,
     tls: bool,
 }
@@ -92,17 +92,16 @@ impl Agent {
 
     /// The command that starts a worker for this agent.
     pub(crate) fn command(&self, more: &[&str]) -> Command {
+        let mut command = self.command_without_address(more);
+        command.args(["--connect", &self.connect]);
+        command
+    }
+
+    pub(crate) fn command_without_address(&self, more: &[&str]) -> Command {
         let folder = self.folder.path();
         let mut command = Command::new(env!("CARGO_BIN_EXE_worker"));
         command
-            .args([
-                "--connect",
-                &self.connect,
-                "--block",
-                BLOCK,
-                "--endpoint-id",
-                &USER_ENDPOINT.to_string(),
-            ])
+            .args(["--block", BLOCK, "--endpoint-id", &USER_ENDPOINT.to_string()])
             .args(["--log-format", "json"])
             .arg("--token-file")
             .arg(folder.join("token"))
@@ -180,6 +179,30 @@ impl Session {
             .await
             .expect("the worker reads")
             .unwrap();
+    }
+
+    /// Says something with the next [`Session::flush`].
+    pub(crate) fn queue(&mut self, message: ToWorker) {
+        self.writer.push(&message).unwrap();
+    }
+
+    pub(crate) async fn flush(&mut self) {
+        timeout(PATIENCE, self.writer.flush())
+            .await
+            .expect("the worker reads")
+            .unwrap();
+    }
+
+    /// All that has come, at least one message; credits are counted.
+    pub(crate) async fn hear_all(&mut self) -> Vec<ToAgent> {
+        let mut heard = vec![self.hear_or_credit().await];
+        while let Some(message) = self.reader.next_received().unwrap() {
+            if let ToAgent::Credit { tasks } = &message {
+                self.credit += tasks;
+            }
+            heard.push(message);
+        }
+        heard
     }
 
     /// The next message that is neither a heartbeat nor a credit, which is counted.

@@ -5,11 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 use uuid::Uuid;
-use waypost_link::{Cause, ToAgent};
+use waypost_link::{Cause, HelloRefusal, ToAgent, ToWorker};
 
 use crate::agent::{Agent, WorkerProcess, is_alive, until};
 use crate::faults::warm_process;
-use crate::tasks::{call, pack, returned};
+use crate::tasks::{call, message, pack, returned};
 
 /// A program in the place of Python that says nothing and does not end.
 fn silent_python(agent: &Agent) -> String {
@@ -125,11 +125,20 @@ async fn a_warm_process_that_hangs_keeps_the_worker_from_nothing() {
         session.run(dies, &buffers[0]).await;
         assert_eq!(session.failure_of(dies).await.cause, Cause::Exit { code: 1 });
         session
-            .say(waypost_link::ToWorker::Settled {
+            .say(ToWorker::Settled {
                 tasks: vec![first, dies],
             })
             .await;
         session.run(waits, &buffers[1]).await;
+        // That it comes again is refused: by then everything before was taken note of.
+        let again = ToWorker::Run {
+            task: waits,
+            attempt: 0,
+            result_serializers: Vec::new(),
+            body: message(waits, &buffers[1]),
+        };
+        session.say(again).await;
+        while !matches!(session.hear().await, ToAgent::Refused { .. }) {}
         drop(session);
         let Agent { listener, folder, .. } = agent;
         drop(listener);
@@ -168,7 +177,7 @@ async fn told_to_end_while_an_executor_is_started_it_ends_when_the_task_is_done_
     loop {
         match session.hear().await {
             ToAgent::Finished { .. } => {
-                session.say(waypost_link::ToWorker::Settled { tasks: vec![task] }).await;
+                session.say(ToWorker::Settled { tasks: vec![task] }).await;
                 break;
             }
             ToAgent::Refused { .. } => break,
@@ -176,4 +185,38 @@ async fn told_to_end_while_an_executor_is_started_it_ends_when_the_task_is_done_
         }
     }
     assert_eq!(worker.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn why_a_worker_ended_is_left_where_kubernetes_looks_for_it() {
+    let agent = Agent::unix();
+    let message = agent.folder.path().join("termination-log");
+    std::fs::write(&message, "").unwrap();
+    let mut worker = agent.start(&["--termination-log", message.to_str().unwrap()]);
+    let mut session = agent.greet().await;
+    session
+        .say(ToWorker::Refused {
+            code: HelloRefusal::Unwanted,
+            text: "the block was deleted".to_owned(),
+        })
+        .await;
+    assert_eq!(worker.ended().await.code(), Some(4));
+    assert_eq!(
+        std::fs::read_to_string(&message).unwrap(),
+        "the agent refuses this worker (the block is not wanted): the block was deleted"
+    );
+}
+
+#[tokio::test]
+async fn a_termination_log_that_is_not_there_is_not_made() {
+    let agent = Agent::unix();
+    let message = agent.folder.path().join("termination-log");
+    let mut worker = agent.start(&[
+        "--python",
+        "/usr/bin/false",
+        "--termination-log",
+        message.to_str().unwrap(),
+    ]);
+    assert_eq!(worker.ended().await.code(), Some(3));
+    assert!(!message.exists());
 }

@@ -92,7 +92,7 @@ async fn a_hundred_crashes_in_a_row_are_each_told_and_leave_no_process() {
     .await;
 }
 
-fn children(process: i32) -> Vec<i64> {
+pub(crate) fn children(process: i32) -> Vec<i64> {
     let list = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap();
     list.split_whitespace().map(|child| child.parse().unwrap()).collect()
 }

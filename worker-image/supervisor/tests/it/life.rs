@@ -1,5 +1,7 @@
 //! The worker and its agent over time: credit, redial, drain, cancel, refusal.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -454,4 +456,47 @@ async fn a_missing_token_file_is_named() {
     let mut worker = agent.start(&[]);
     assert_eq!(worker.ended().await.code(), Some(2));
     assert!(worker.log().contains("the token file") && worker.log().contains("/token cannot be read"));
+}
+
+#[tokio::test]
+async fn the_next_address_is_dialled_when_the_first_is_not_answered() {
+    let agent = Agent::unix();
+    // Listened on by nobody.
+    let first = format!("unix:{}", agent.folder.path().join("nobody").display());
+    let mut command = agent.command_without_address(&[]);
+    command.args(["--connect", &first]);
+    let second = agent.connect.clone();
+    command.args(["--connect", &second]);
+    let worker = agent.start_command(&mut command);
+    let mut session = agent.welcome().await;
+    session.result(&call("add", json!([1, 2]))).await;
+    assert!(
+        worker.log().contains(&format!("connected to the agent at {second}")),
+        "{}",
+        worker.log()
+    );
+}
+
+#[test]
+fn the_program_can_be_copied_into_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("waypost/bin");
+    for _ in 0..2 {
+        let status = Command::new(env!("CARGO_BIN_EXE_worker"))
+            .args(["install", "--to"])
+            .arg(&to)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+    let version = |program: &Path| Command::new(program).arg("--version").output().unwrap().stdout;
+    let copy = to.join("worker");
+    assert_eq!(version(&copy), version(Path::new(env!("CARGO_BIN_EXE_worker"))));
+    assert_eq!(std::fs::read_dir(&to).unwrap().count(), 1);
+    let nowhere = Command::new(&copy)
+        .args(["install", "--to", "/proc/nowhere"])
+        .output()
+        .unwrap();
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nowhere.stdout).contains("cannot be copied into /proc/nowhere"));
 }

@@ -14,6 +14,7 @@ mod ending;
 mod faults;
 mod life;
 mod memory;
+mod speed;
 mod tasks;
 mod work;
 
