@@ -402,36 +402,6 @@ def test_tasks_of_a_user_endpoint_that_can_not_start_fail_with_the_reason(alice,
     eventually(queue_is_empty, "the tasks are taken from the queue")
 
 
-def test_a_revoked_client_can_do_nothing_any_more(interchange):
-    import subprocess
-
-    gone = Api(interchange, interchange.create_client("gone"))
-    connection, _ = gone.result_queue("x")
-    subprocess.run(
-        [interchange.binary, "client", "revoke", gone.id], env=interchange._environment(), check=True, timeout=30
-    )
-    assert gone.call("GET", "/v2/endpoints")[0] == 401
-    assert token(interchange, gone.client)[0] == 401
-
-    def is_cut():
-        try:
-            connection.process_data_events(0)
-        except Exception:
-            return True
-        return not connection.is_open
-
-    eventually(is_cut, "the broker closes the connection", 60)
-    listed = subprocess.run(
-        [interchange.binary, "client", "list"],
-        env=interchange._environment(),
-        check=True,
-        timeout=30,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert [line for line in listed.splitlines() if gone.id in line and "revoked" in line]
-
-
 @pytest.mark.parametrize("queue_type", ["classic", "quorum"])
 def test_task_queues_are_of_the_type_asked_for_and_have_no_delivery_limit(make_interchange, queue_type):
     """Quorum queues of RabbitMQ 4 have one unless told otherwise; others have none, and refuse to be told."""

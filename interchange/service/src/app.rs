@@ -1,16 +1,48 @@
 //! What every part of the service shares.
+//!
+//! The rooms of the service, each of which may use those above it and its own files, and no other; a test
+//! (`tests/rooms.rs`) holds them to it.
+//!
+//! | room | its one job |
+//! |---|---|
+//! | `clock`, `metrics`, `secrets` | the wall clock, the figures, random secrets and their hashes |
+//! | `cli`, `config` | the options |
+//! | `store` | all that outlives a request |
+//! | `broker` | AMQP and the broker's management: connections, names, queues, users, publishing |
+//! | `app` | the parts above, as one value |
+//! | `revocation` | revoked clients lose their broker users |
+//! | `results` | stores results and puts them on their clients' queues |
+//! | `user_endpoints` | user endpoints and the commands that start them |
+//! | `outbox` | tasks on their way to the broker |
+//! | `intake` | what comes in over AMQP, and the connection that it comes by |
+//! | `clients`, `housekeeping` | client credentials; what is no longer needed goes away |
+//! | `error`, `auth`, `api` | the calls |
+//! | `serve` | starts it all |
 
-use crate::auth::ServerKey;
-use crate::broker::Broker;
+use tokio::sync::Notify;
+
+use crate::broker::{Broker, BrokerError};
 use crate::config::Settings;
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// The service's parts. It holds no state that a second replica would miss.
 pub(crate) struct App {
     pub(crate) settings: Settings,
     pub(crate) store: Store,
     pub(crate) broker: Broker,
-    pub(crate) key: ServerKey,
     pub(crate) metrics: Metrics,
+    /// Told when outbox entries of this replica are left over for the sweep.
+    pub(crate) left_over: Notify,
+}
+
+/// Why a piece of work that needs both the store and the broker was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WorkError {
+    /// The broker's fault.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The store's fault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }

@@ -55,10 +55,20 @@ pub(crate) enum ClientCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Revokes a client: its tokens end at once; its broker user, and those of its endpoints, within a minute.
+    /// Revokes a client: its tokens end at once, and so do its connections to the broker and those of its endpoints, if
+    /// the broker's management is named and can be reached; else a running interchange ends them in its next round of
+    /// cleaning up.
     Revoke {
         #[command(flatten)]
         database: DatabaseArguments,
+        /// RabbitMQ's management plugin, as an administrator, as for `interchange serve` [default: none]
+        #[arg(
+            long,
+            env = "WAYPOST_INTERCHANGE_BROKER_MANAGEMENT_URL",
+            hide_env_values = true,
+            value_name = "URL"
+        )]
+        broker_management_url: Option<SecretString>,
         /// The client's id.
         client_id: Uuid,
     },

@@ -5,12 +5,15 @@ use std::io::Write as _;
 use anyhow::{Context as _, bail};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
+use url::Url;
 use uuid::Uuid;
 
-use crate::auth::{hash_secret, new_secret};
+use crate::broker::{BrokerError, Management};
 use crate::cli::ClientCommand;
 use crate::clock;
-use crate::config::database_of;
+use crate::config::{database_of, management_of};
+use crate::revocation;
+use crate::secrets::{hash_secret, new_secret};
 use crate::store::{Client, Store};
 
 /// Carries out a command on the store; what it prints goes to standard output.
@@ -30,7 +33,7 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
                 created_at: clock::now(),
                 revoked_at: None,
                 rotation: 0,
-                has_broker_user: false,
+                broker_user_at: 0,
             };
             store.create_client(&client).await?;
             let secret = secret.expose_secret();
@@ -71,7 +74,12 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
                 }
             }
         }
-        ClientCommand::Revoke { database, client_id } => {
+        ClientCommand::Revoke {
+            database,
+            broker_management_url,
+            client_id,
+        } => {
+            let management = management_of(broker_management_url, &database)?;
             let store = Store::open(database_of(database)?.expose_secret())
                 .await
                 .context("the client was not revoked")?;
@@ -79,7 +87,26 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
                 bail!("there is no client {client_id} that is not revoked already");
             }
             writeln!(out, "revoked {client_id}")?;
+            writeln!(out, "{}", end_connections(&store, management).await)?;
         }
     }
     Ok(())
+}
+
+/// Ends the connections of revoked clients to the broker, and says what has come of it: the client is revoked whether or
+/// not the broker can be told now.
+async fn end_connections(store: &Store, management: Option<Url>) -> String {
+    const LATER: &str = "a running interchange ends its connections to the broker in its next round of cleaning up";
+    let Some(url) = management else {
+        return format!("the broker's management is not named (--broker-management-url): {LATER}");
+    };
+    let ended = async {
+        // Users belong to no virtual host.
+        let management = Management::new(&url, "/").map_err(BrokerError::from)?;
+        revocation::carry_out(store, &management).await
+    };
+    match ended.await {
+        Ok(users) => format!("removed {users} users of the broker, whose connections are closed"),
+        Err(error) => format!("{error}: {LATER}"),
+    }
 }

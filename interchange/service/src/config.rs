@@ -7,7 +7,6 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use crate::broker::percent_decode;
 use crate::cli::{DatabaseArguments, LogFormat, ServeArguments, TaskQueueType};
 
 /// Why the options can't be used. No variant holds a value that may be secret.
@@ -105,12 +104,7 @@ impl Settings {
             flags.broker_management_url.or(file.broker_management_url),
             "http://guest:guest@127.0.0.1:15672",
         );
-        url_of(
-            "broker-management-url",
-            "http://user:password@host:15672",
-            broker_management_url.expose_secret(),
-            &["http", "https"],
-        )?;
+        management_url(broker_management_url.expose_secret())?;
         Ok(Self {
             listen: flags
                 .listen
@@ -160,6 +154,31 @@ pub(crate) fn database_of(arguments: DatabaseArguments) -> Result<SecretString, 
     Ok(file.unwrap_or_else(|| SecretString::from(DEFAULT_DATABASE)))
 }
 
+/// The broker's management as `client revoke` is to use it, if it is named anywhere.
+///
+/// # Errors
+/// [`ConfigError`] names the file or option at fault.
+pub(crate) fn management_of(
+    flag: Option<SecretString>,
+    database: &DatabaseArguments,
+) -> Result<Option<Url>, ConfigError> {
+    let url = match (flag, &database.config) {
+        (Some(url), _) => Some(url),
+        (None, Some(path)) => read(path)?.broker_management_url,
+        (None, None) => None,
+    };
+    url.map(|url| management_url(url.expose_secret())).transpose()
+}
+
+fn management_url(text: &str) -> Result<Url, ConfigError> {
+    url_of(
+        "broker-management-url",
+        "http://user:password@host:15672",
+        text,
+        &["http", "https"],
+    )
+}
+
 fn read(path: &Path) -> Result<ServeArguments, ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
         path: path.to_owned(),
@@ -191,9 +210,38 @@ fn url_of(option: &'static str, example: &'static str, text: &str, schemes: &[&s
     Ok(url)
 }
 
+/// Decodes `%XX` in a URL's user or password.
+pub(crate) fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let hex = (first == b'%')
+            .then(|| tail.get(..2))
+            .flatten()
+            .and_then(|hex| std::str::from_utf8(hex).ok())
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match hex {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_with_reserved_characters_is_decoded() {
+        assert_eq!(percent_decode("a%2Fb%40c%"), "a/b@c%");
+    }
 
     fn resolve(flags: ServeArguments, file: &str) -> Result<Settings, ConfigError> {
         let directory = tempfile::tempdir().unwrap();

@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::app::WorkError;
 use crate::broker::BrokerError;
 use crate::store::StoreError;
 
@@ -175,6 +176,15 @@ impl From<BrokerError> for ApiError {
     fn from(error: BrokerError) -> Self {
         tracing::warn!(%error, "a call failed for want of the broker");
         Self::unavailable("the service's message broker does not answer; try again")
+    }
+}
+
+impl From<WorkError> for ApiError {
+    fn from(error: WorkError) -> Self {
+        match error {
+            WorkError::Broker(error) => error.into(),
+            WorkError::Store(error) => error.into(),
+        }
     }
 }
 

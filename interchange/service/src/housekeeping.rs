@@ -8,9 +8,10 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::app::App;
-use crate::broker::{BrokerError, BrokerUser, Live, endpoint_queue, forward_all, result_queue};
-use crate::{clock, user_endpoints};
+use crate::app::{App, WorkError};
+use crate::broker::{BrokerError, BrokerUser, Live, endpoint_queue, result_queue};
+use crate::results::forward_all;
+use crate::{clock, revocation, user_endpoints};
 
 /// Results of the service's own making that were stored and, after so long, not forwarded, are forwarded here.
 const FORWARD_AFTER_MS: i64 = 30_000;
@@ -45,9 +46,9 @@ async fn round(app: &App) {
     log("silent user endpoints", nudge(app).await);
 }
 
-fn log(what: &str, outcome: Result<(), BrokerError>) {
+fn log(what: &str, outcome: Result<(), WorkError>) {
     match outcome {
-        Ok(()) | Err(BrokerError::Disconnected) => {}
+        Ok(()) | Err(WorkError::Broker(BrokerError::Disconnected)) => {}
         Err(error) => tracing::warn!(%error, "housekeeping failed at {what}; it will try again"),
     }
 }
@@ -56,12 +57,12 @@ fn count(app: &App, kind: &str, number: u64) {
     app.metrics.cleaned.with_label_values(&[kind]).inc_by(number);
 }
 
-async fn remove_expired_tokens(app: &App) -> Result<(), BrokerError> {
+async fn remove_expired_tokens(app: &App) -> Result<(), WorkError> {
     count(app, "token", app.store.delete_expired_tokens(clock::now()).await?);
     Ok(())
 }
 
-async fn remove_old_tasks(app: &App) -> Result<(), BrokerError> {
+async fn remove_old_tasks(app: &App) -> Result<(), WorkError> {
     let now = clock::now();
     let ended = now.saturating_sub(clock::milliseconds(app.settings.task_life));
     let received = now.saturating_sub(clock::milliseconds(app.settings.unread_task_life));
@@ -77,7 +78,7 @@ async fn remove_old_tasks(app: &App) -> Result<(), BrokerError> {
 }
 
 /// A user endpoint lives as long as a task that was read: whoever submits to it again gets it back.
-async fn retire_user_endpoints(app: &App) -> Result<(), BrokerError> {
+async fn retire_user_endpoints(app: &App) -> Result<(), WorkError> {
     let now = clock::now();
     let before = now.saturating_sub(clock::milliseconds(app.settings.task_life));
     app.store.retire_user_endpoints(before, now).await?;
@@ -87,14 +88,11 @@ async fn retire_user_endpoints(app: &App) -> Result<(), BrokerError> {
 /// Removes queues and broker users of deleted endpoints, and gives their tasks an error.
 ///
 /// # Errors
-/// [`BrokerError`]: the store or the broker failed; the next round tries again.
-pub(crate) async fn remove_deleted_endpoints(app: &App) -> Result<(), BrokerError> {
+/// [`WorkError`]: the store or the broker failed; the next round tries again.
+pub(crate) async fn remove_deleted_endpoints(app: &App) -> Result<(), WorkError> {
     let live = app.broker.live()?;
     for (id, kind) in app.store.uncleaned_endpoints().await? {
-        app.broker
-            .management()
-            .delete_user(&BrokerUser::Endpoint(id, kind).name())
-            .await?;
+        app.broker.delete_user(&BrokerUser::Endpoint(id, kind)).await?;
         live.delete_queue(&endpoint_queue(id, kind)).await?;
         user_endpoints::give_up_deleted(app, id).await?;
         app.store.mark_cleaned(id, clock::now()).await?;
@@ -103,32 +101,16 @@ pub(crate) async fn remove_deleted_endpoints(app: &App) -> Result<(), BrokerErro
     Ok(())
 }
 
-/// Removes the broker users of revoked clients and of their endpoints; the broker then closes their connections.
-async fn remove_revoked(app: &App) -> Result<(), BrokerError> {
-    for (id, kind) in app.store.endpoints_of_revoked().await? {
-        app.broker
-            .management()
-            .delete_user(&BrokerUser::Endpoint(id, kind).name())
-            .await?;
-        app.store.set_endpoint_broker_user(id, false).await?;
-        count(app, "broker_user", 1);
-    }
-    for client in app.store.clients().await? {
-        if client.revoked_at.is_some() && client.has_broker_user {
-            app.broker
-                .management()
-                .delete_user(&BrokerUser::Client(client.id).name())
-                .await?;
-            app.store.set_client_broker_user(client.id, false).await?;
-            count(app, "broker_user", 1);
-        }
-    }
+/// What a process that revokes clients could not do itself.
+async fn remove_revoked(app: &App) -> Result<(), WorkError> {
+    let removed = revocation::carry_out(&app.store, app.broker.management()).await?;
+    count(app, "broker_user", removed);
     Ok(())
 }
 
 /// Removes result queues of groups whose tasks are all done, once they were seen empty and without a consumer for a
 /// while. The broker itself removes those that nobody ever reads.
-async fn remove_idle_queues(app: &App) -> Result<(), BrokerError> {
+async fn remove_idle_queues(app: &App) -> Result<(), WorkError> {
     let live = app.broker.live()?;
     let now = clock::now();
     let before = now.saturating_sub(clock::milliseconds(app.settings.idle_queue_life));
@@ -136,7 +118,14 @@ async fn remove_idle_queues(app: &App) -> Result<(), BrokerError> {
     if groups.is_empty() {
         return Ok(());
     }
-    let queues: HashMap<String, u64> = app.broker.management().queue_use().await?.into_iter().collect();
+    let queues: HashMap<String, u64> = app
+        .broker
+        .management()
+        .queue_use()
+        .await
+        .map_err(BrokerError::from)?
+        .into_iter()
+        .collect();
     let mut gone = Vec::new();
     let mut used = Vec::new();
     let mut idle = Vec::new();
@@ -180,15 +169,15 @@ async fn remove_queue(live: &Live, name: &str) -> bool {
 
 /// Forwards results that were stored and not forwarded: when this service gives up a task there is no delivery that
 /// would come again after a crash.
-async fn forward_results(app: &App) -> Result<(), BrokerError> {
+async fn forward_results(app: &App) -> Result<(), WorkError> {
     let live = app.broker.live()?;
     let before = clock::now().saturating_sub(FORWARD_AFTER_MS);
     let results = app.store.unforwarded_results(before, DELETE_LIMIT).await?;
-    forward_all(app, &live, results).await
+    Ok(forward_all(app, &live, results).await?)
 }
 
 /// Starts user endpoints again that are silent although tasks wait and their template endpoint is there.
-async fn nudge(app: &App) -> Result<(), BrokerError> {
+async fn nudge(app: &App) -> Result<(), WorkError> {
     let live = app.broker.live()?;
     let now = clock::now();
     let silent = app

@@ -1,10 +1,11 @@
 //! `interchange`: the self-hosted web service of Globus Compute.
 //!
 //! Unmodified SDKs register functions and submit tasks over HTTP; the tasks go to endpoints over RabbitMQ, and their
-//! results come back to the SDK's own queue. See [`broker`] for the topology and [`store`] for what is kept.
+//! results come back to the SDK's own queue. See [`broker`] for the topology, [`store`] for what is kept, and [`app`] for
+//! the rooms and which may use which.
 //!
 //! A task's way: `api::submit` writes it to the store with an outbox entry, publishes it with confirm and answers;
-//! `broker::results` takes the result, stores it, forwards it to the task group's queue, and only then acknowledges it.
+//! `intake` takes the result, `results` stores it and forwards it to the task group's queue, and only then is it acknowledged.
 
 mod api;
 mod app;
@@ -16,8 +17,12 @@ mod clock;
 mod config;
 mod error;
 mod housekeeping;
+mod intake;
 mod metrics;
 mod outbox;
+mod results;
+mod revocation;
+mod secrets;
 mod serve;
 mod store;
 mod user_endpoints;

@@ -3,6 +3,10 @@
 //! A submit writes its tasks and their outbox entries together, publishes, and drops the entries that the broker has
 //! confirmed. What is left over, because this or another replica died or the broker went away, is published by the
 //! sweep here: when the service starts, when the broker is back, and now and then for the sake of dead replicas.
+//!
+//! An entry that was published and not confirmed is in doubt. As long as its channel is open the broker may still confirm
+//! it, however late, so the replica that published it keeps its claim and nobody publishes it again. When the channel has
+//! closed nobody can say any more, and the entry is published once more: a task may then arrive twice, under one id.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,14 +17,19 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use waypost_protocol::{HEADER_FUNCTION, HEADER_RESOURCES, HEADER_SERIALIZERS, HEADER_TASK, Message, Task, encode};
 
-use crate::app::App;
-use crate::broker::{BrokerError, Live, Outgoing, Published, endpoint_queue, persistent};
+use crate::app::{App, WorkError};
+use crate::broker::{Live, Outgoing, Published, endpoint_queue, persistent};
 use crate::clock;
 use crate::store::{EndpointKind, OutboxEntry};
 use crate::user_endpoints;
 
-/// For so long nobody but the replica that wrote an entry publishes it.
+/// For so long nobody but the replica that claims an entry publishes it. A living replica renews its claims.
 pub(crate) const CLAIM: Duration = Duration::from_secs(10);
+/// How often a replica renews the claims of what it is publishing.
+const RENEWAL: Duration = Duration::from_secs(3);
+/// For so long a submit waits for the broker's confirms. Its tasks are accepted all the same, and a client that gave up
+/// waiting would submit them a second time.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(10);
 /// How often entries of dead replicas are looked for.
 const SWEEP_PERIOD: Duration = Duration::from_secs(5);
 /// The bytes of tasks that are made into messages at once.
@@ -57,11 +66,52 @@ pub(crate) fn task_message(entry: &OutboxEntry) -> Outgoing {
     }
 }
 
-/// Publishes tasks and drops the outbox entries of those that the broker has confirmed.
+/// Publishes tasks whose entries this replica has just written, and before them the command that starts their user
+/// endpoint. Returns when the broker has confirmed them, or after
+/// [`CONFIRM_PATIENCE`]; a caller that goes away meanwhile, like a client that hangs up, ends nothing.
+pub(crate) async fn hand_over(app: &Arc<App>, live: &Arc<Live>, command: Option<Outgoing>, entries: Vec<OutboxEntry>) {
+    let publishing = tokio::spawn({
+        let (app, live) = (Arc::clone(app), Arc::clone(live));
+        async move {
+            app.metrics.start_commands.inc_by(u64::from(command.is_some()));
+            let starting = live.publisher.publish(command.as_slice());
+            // Both are under way at once, in this order. A command that is lost is made good when the endpoint comes online.
+            let (_, outcome) = tokio::join!(starting, publish(&app, &live, &entries));
+            if let Err(error) = outcome {
+                tracing::warn!(%error, tasks = entries.len(), "tasks are accepted and will be published later");
+            }
+        }
+    });
+    if tokio::time::timeout(CONFIRM_PATIENCE, publishing).await.is_err() {
+        tracing::warn!("the broker holds confirms back: tasks are accepted, and in doubt until it gives them");
+    }
+}
+
+/// Publishes tasks and drops the outbox entries of those that the broker has confirmed. Until it returns, the entries
+/// are claimed.
 ///
 /// # Errors
-/// [`BrokerError`]: the store or the broker failed; the sweep will publish what is left.
-pub(crate) async fn publish(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), BrokerError> {
+/// [`WorkError`]: the store or the broker failed; the sweep will publish what is left.
+async fn publish(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), WorkError> {
+    let mut publishing = std::pin::pin!(publish_all(app, live, entries));
+    loop {
+        tokio::select! {
+            outcome = &mut publishing => return outcome,
+            () = tokio::time::sleep(RENEWAL) => renew(app, entries).await,
+        }
+    }
+}
+
+/// Goes on claiming entries; what is confirmed meanwhile has none.
+async fn renew(app: &App, entries: &[OutboxEntry]) {
+    let ids: Vec<Uuid> = entries.iter().map(|entry| entry.task_id).collect();
+    let until = clock::now().saturating_add(clock::milliseconds(CLAIM));
+    if let Err(error) = app.store.renew_claims(&ids, until).await {
+        tracing::warn!(%error, tasks = ids.len(), "tasks in doubt may be published twice: their claims can't be renewed");
+    }
+}
+
+async fn publish_all(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), WorkError> {
     let timer = app.metrics.publish_seconds.start_timer();
     let mut rest = entries;
     while !rest.is_empty() {
@@ -84,10 +134,11 @@ fn first_part(entries: &[OutboxEntry]) -> usize {
     fitting.count().max(1)
 }
 
-async fn publish_part(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), BrokerError> {
+async fn publish_part(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), WorkError> {
     let messages: Vec<Outgoing> = entries.iter().map(task_message).collect();
     let outcomes = live.publisher.publish(&messages).await;
     let mut confirmed: Vec<Uuid> = Vec::with_capacity(entries.len());
+    let mut unknown: Vec<Uuid> = Vec::new();
     let mut homeless: HashSet<Uuid> = HashSet::new();
     for (entry, outcome) in entries.iter().zip(outcomes) {
         match outcome {
@@ -95,11 +146,18 @@ async fn publish_part(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result
             Published::NoQueue => {
                 homeless.insert(entry.endpoint_id);
             }
-            Published::Unknown => {}
+            Published::Unknown => unknown.push(entry.task_id),
+            // The broker takes no more for now; the claim's end is the time to ask again.
+            Published::Refused => {}
         }
     }
     app.store.settle_outbox(&confirmed, clock::now()).await?;
     app.metrics.tasks_published.inc_by(confirmed.len() as u64);
+    if !unknown.is_empty() {
+        // Their channel is closed: whoever has the next one may publish them.
+        app.store.renew_claims(&unknown, 0).await?;
+        app.left_over.notify_one();
+    }
     for id in homeless {
         restore_queue(app, live, id).await?;
     }
@@ -107,11 +165,11 @@ async fn publish_part(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result
 }
 
 /// A task found no queue: the endpoint was deleted meanwhile, or somebody removed its queue from the broker.
-async fn restore_queue(app: &App, live: &Live, id: Uuid) -> Result<(), BrokerError> {
+async fn restore_queue(app: &App, live: &Live, id: Uuid) -> Result<(), WorkError> {
     match app.store.endpoint(id).await? {
         Some(endpoint) => {
             tracing::warn!(endpoint_id = %id, "the endpoint's queue was gone; it is made again");
-            live.declare_endpoint_queue(&endpoint).await
+            Ok(live.declare_endpoint_queue(&endpoint).await?)
         }
         None => match app.store.revive_user_endpoint(id).await? {
             Some(endpoint) => user_endpoints::provision(app, live, &endpoint).await,
@@ -133,13 +191,14 @@ pub(crate) async fn sweep(app: Arc<App>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = broker.changed() => {}
+            () = app.left_over.notified() => {}
             () = tokio::time::sleep(SWEEP_PERIOD) => {}
         }
     }
 }
 
 /// Publishes every entry that nobody claims.
-async fn pass(app: &App, live: &Live) -> Result<(), BrokerError> {
+async fn pass(app: &App, live: &Live) -> Result<(), WorkError> {
     loop {
         let now = clock::now();
         let until = now.saturating_add(clock::milliseconds(CLAIM));

@@ -7,17 +7,18 @@ use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
-use crate::auth::ServerKey;
-use crate::broker::{Broker, keep_connected};
+use crate::broker::Broker;
 use crate::cli::{LogFormat, ServeArguments};
 use crate::config::Settings;
 use crate::metrics::Metrics;
+use crate::secrets::ServerKey;
 use crate::store::Store;
-use crate::{api, housekeeping, outbox};
+use crate::{api, housekeeping, intake, outbox};
 
 /// Serves until SIGTERM or Ctrl-C.
 ///
@@ -32,9 +33,9 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     }
     let listen = settings.listen;
     let app = Arc::new(App {
-        broker: Broker::new(&settings)?,
-        key: ServerKey::load_or_create(&settings.key_file)?,
+        broker: Broker::new(&settings, ServerKey::load_or_create(&settings.key_file)?)?,
         metrics: Metrics::new()?,
+        left_over: Notify::new(),
         store,
         settings,
     });
@@ -45,7 +46,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let mut rooms = tokio::task::JoinSet::new();
-    rooms.spawn(keep_connected(Arc::clone(&app), stop.clone()));
+    rooms.spawn(intake::keep_connected(Arc::clone(&app), stop.clone()));
     rooms.spawn(outbox::sweep(Arc::clone(&app), stop.clone()));
     rooms.spawn(housekeeping::keep(Arc::clone(&app), stop.clone()));
 

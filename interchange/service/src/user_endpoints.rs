@@ -11,11 +11,10 @@ use waypost_protocol::{
     TaskResult, encode, error_code,
 };
 
-use crate::app::App;
-use crate::broker::{
-    BrokerError, BrokerUser, Live, Outgoing, endpoint_credentials, endpoint_queue, give_up, persistent, withdraw,
-};
+use crate::app::{App, WorkError};
+use crate::broker::{BROKER_USER_FRESH, BrokerUser, Live, Outgoing, endpoint_queue, persistent, withdraw};
 use crate::clock;
+use crate::results::settle;
 use crate::store::{Arrival, Client, Endpoint, EndpointKind, Registration, StoreError};
 
 /// After so long upstream's endpoints refuse a command; the broker drops it then. In milliseconds.
@@ -31,7 +30,7 @@ pub(crate) fn id_of(template: Uuid, identity: Uuid, user_config: &Map<String, Va
 /// The user endpoint of `client` for this configuration, made with its queue and broker user if it is new.
 ///
 /// # Errors
-/// [`BrokerError`]: the store or the broker failed.
+/// [`WorkError`]: the store or the broker failed.
 pub(crate) async fn obtain(
     app: &App,
     live: &Live,
@@ -39,14 +38,15 @@ pub(crate) async fn obtain(
     client: &Client,
     user_config: &Map<String, Value>,
     user_runtime: &Map<String, Value>,
-) -> Result<Endpoint, BrokerError> {
+) -> Result<Endpoint, WorkError> {
     let id = id_of(template.id, client.id, user_config);
     let runtime = Value::Object(user_runtime.clone()).to_string();
     let known = app.store.endpoint(id).await?;
     if let Some(endpoint) = known
-        && endpoint.has_broker_user
+        && endpoint.has_broker_user()
         && endpoint.user_runtime.as_deref() == Some(&runtime)
     {
+        renew(app, live, &endpoint).await?;
         return Ok(endpoint);
     }
     let now = clock::now();
@@ -74,7 +74,7 @@ pub(crate) async fn obtain(
             heartbeat_period_ms: 0,
             report: None,
             rotation: 0,
-            has_broker_user: false,
+            broker_user_at: 0,
         })
         .await?;
     let endpoint = app
@@ -89,13 +89,23 @@ pub(crate) async fn obtain(
 /// Makes an endpoint's queue and broker user, or renews them.
 ///
 /// # Errors
-/// [`BrokerError`]: the store or the broker failed.
-pub(crate) async fn provision(app: &App, live: &Live, endpoint: &Endpoint) -> Result<(), BrokerError> {
+/// [`WorkError`]: the store or the broker failed.
+pub(crate) async fn provision(app: &App, live: &Live, endpoint: &Endpoint) -> Result<(), WorkError> {
     live.declare_endpoint_queue(endpoint).await?;
     let user = BrokerUser::Endpoint(endpoint.id, endpoint.registration.kind);
-    let password = app.key.broker_password(&user.name(), endpoint.rotation);
-    app.broker.management().put_user(&user, &password).await?;
-    app.store.set_endpoint_broker_user(endpoint.id, true).await?;
+    app.broker.put_user(&user, endpoint.rotation).await?;
+    app.store.set_endpoint_broker_user(endpoint.id, clock::now()).await?;
+    Ok(())
+}
+
+/// Brings a user endpoint's queue and broker user back to what they must be, before it is told to start: somebody may
+/// have changed the password or removed the user. One that is online has just used it, and one that was renewed a moment
+/// ago is left alone.
+async fn renew(app: &App, live: &Live, endpoint: &Endpoint) -> Result<(), WorkError> {
+    let now = clock::now();
+    if !endpoint.is_online(now) && now.saturating_sub(endpoint.broker_user_at) > BROKER_USER_FRESH {
+        provision(app, live, endpoint).await?;
+    }
     Ok(())
 }
 
@@ -112,7 +122,7 @@ pub(crate) fn start_command(app: &App, template: Uuid, endpoint: &Endpoint, clie
             name: format!("uep.{template}.{}", endpoint.id),
             user_opts: object(endpoint.user_config.as_deref()),
             user_runtime: object(endpoint.user_runtime.as_deref()),
-            amqp_creds: endpoint_credentials(app, endpoint),
+            amqp_creds: app.broker.endpoint_credentials(endpoint),
         },
         globus_effective_identity: client.id,
         globus_username: client.username(),
@@ -132,8 +142,8 @@ pub(crate) fn start_command(app: &App, template: Uuid, endpoint: &Endpoint, clie
 /// Sends the start commands of these user endpoints.
 ///
 /// # Errors
-/// [`BrokerError`]: the store or the broker failed.
-pub(crate) async fn send_start_commands(app: &App, live: &Live, user_endpoints: &[Uuid]) -> Result<(), BrokerError> {
+/// [`WorkError`]: the store or the broker failed.
+pub(crate) async fn send_start_commands(app: &App, live: &Live, user_endpoints: &[Uuid]) -> Result<(), WorkError> {
     let mut commands = Vec::new();
     for endpoint in app.store.endpoints(user_endpoints).await?.into_values() {
         let Some(template) = endpoint.parent else { continue };
@@ -141,6 +151,7 @@ pub(crate) async fn send_start_commands(app: &App, live: &Live, user_endpoints: 
             continue;
         };
         if client.revoked_at.is_none() {
+            renew(app, live, &endpoint).await?;
             commands.push(start_command(app, template, &endpoint, &client));
         }
     }
@@ -153,8 +164,8 @@ pub(crate) async fn send_start_commands(app: &App, live: &Live, user_endpoints: 
 /// An endpoint came online: if it is a template endpoint, its user endpoints with waiting tasks are to be started.
 ///
 /// # Errors
-/// [`BrokerError`]: the store or the broker failed.
-pub(crate) async fn announce_work(app: &App, id: Uuid) -> Result<(), BrokerError> {
+/// [`WorkError`]: the store or the broker failed.
+pub(crate) async fn announce_work(app: &App, id: Uuid) -> Result<(), WorkError> {
     let waiting = app.store.user_endpoints_with_work(id).await?;
     if !waiting.is_empty() {
         tracing::info!(endpoint_id = %id, user_endpoints = waiting.len(), "sending start commands again: tasks wait");
@@ -166,8 +177,8 @@ pub(crate) async fn announce_work(app: &App, id: Uuid) -> Result<(), BrokerError
 /// An endpoint stopped. A user endpoint that tasks came for at that very moment is started again.
 ///
 /// # Errors
-/// [`BrokerError`]: the store or the broker failed.
-pub(crate) async fn stopped(app: &App, id: Uuid) -> Result<(), BrokerError> {
+/// [`WorkError`]: the store or the broker failed.
+pub(crate) async fn stopped(app: &App, id: Uuid) -> Result<(), WorkError> {
     let Some(endpoint) = app.store.endpoint(id).await? else {
         return Ok(());
     };
@@ -186,8 +197,8 @@ pub(crate) async fn stopped(app: &App, id: Uuid) -> Result<(), BrokerError> {
 /// A user endpoint could not be started: its tasks get an error that says why.
 ///
 /// # Errors
-/// [`BrokerError`]: the store or the broker failed.
-pub(crate) async fn could_not_start(app: &App, id: Uuid, reason: &str) -> Result<(), BrokerError> {
+/// [`WorkError`]: the store or the broker failed.
+pub(crate) async fn could_not_start(app: &App, id: Uuid, reason: &str) -> Result<(), WorkError> {
     let Some(endpoint) = app.store.endpoint(id).await? else {
         return Ok(());
     };
@@ -201,13 +212,13 @@ pub(crate) async fn could_not_start(app: &App, id: Uuid, reason: &str) -> Result
 /// An endpoint is deleted: its tasks get an error.
 ///
 /// # Errors
-/// [`BrokerError`]: the store or the broker failed.
-pub(crate) async fn give_up_deleted(app: &App, id: Uuid) -> Result<(), BrokerError> {
+/// [`WorkError`]: the store or the broker failed.
+pub(crate) async fn give_up_deleted(app: &App, id: Uuid) -> Result<(), WorkError> {
     let live = app.broker.live()?;
     let tasks = app.store.unfinished_tasks(id).await?;
     let reason = format!("Endpoint {id} was deleted before this task had a result");
     let arrivals = tasks.iter().map(|task| failure(*task, &reason)).collect();
-    give_up(app, &live, arrivals).await?;
+    settle(app, &live, arrivals).await?;
     app.store.settle_outbox(&tasks, clock::now()).await?;
     Ok(())
 }
@@ -215,8 +226,8 @@ pub(crate) async fn give_up_deleted(app: &App, id: Uuid) -> Result<(), BrokerErr
 /// Gives every task of an endpoint that has no result an error, and takes it from the endpoint's queue.
 ///
 /// # Errors
-/// [`BrokerError`]: the store or the broker failed.
-pub(crate) async fn fail_unfinished(app: &App, endpoint: &Endpoint, reason: &str) -> Result<(), BrokerError> {
+/// [`WorkError`]: the store or the broker failed.
+pub(crate) async fn fail_unfinished(app: &App, endpoint: &Endpoint, reason: &str) -> Result<(), WorkError> {
     let live = app.broker.live()?;
     let tasks = app.store.unfinished_tasks(endpoint.id).await?;
     if tasks.is_empty() {
@@ -224,9 +235,9 @@ pub(crate) async fn fail_unfinished(app: &App, endpoint: &Endpoint, reason: &str
     }
     tracing::warn!(endpoint_id = %endpoint.id, tasks = tasks.len(), reason, "giving up tasks");
     let arrivals = tasks.iter().map(|task| failure(*task, reason)).collect();
-    give_up(app, &live, arrivals).await?;
+    settle(app, &live, arrivals).await?;
     app.store.settle_outbox(&tasks, clock::now()).await?;
-    withdraw(&live, &endpoint_queue(endpoint.id, endpoint.registration.kind), &tasks).await
+    Ok(withdraw(&live, &endpoint_queue(endpoint.id, endpoint.registration.kind), &tasks).await?)
 }
 
 /// The result of a task that the service itself gives up.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::extract::{JsonBody, PathId};
 use crate::app::App;
 use crate::auth::Identity;
-use crate::broker::{BrokerUser, endpoint_credentials, endpoint_queue, template_queues};
+use crate::broker::{BrokerUser, endpoint_queue};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::{Client, Endpoint, EndpointKind, Registration};
 use crate::{clock, user_endpoints};
@@ -113,7 +113,7 @@ async fn register(
         heartbeat_period_ms: 0,
         report: None,
         rotation: 0,
-        has_broker_user: false,
+        broker_user_at: 0,
     };
     app.store.create_endpoint(&endpoint).await?;
     user_endpoints::provision(&app, &live, &endpoint).await?;
@@ -163,10 +163,10 @@ fn registered(app: &App, endpoint: &Endpoint) -> Value {
         "display_name": endpoint.registration.display_name,
     });
     let queues = if endpoint.registration.kind == EndpointKind::Template {
-        let (commands, heartbeats) = template_queues(app, endpoint);
+        let (commands, heartbeats) = app.broker.template_queues(endpoint);
         json!({"command_queue_info": commands, "heartbeat_queue_info": heartbeats})
     } else {
-        let credentials = endpoint_credentials(app, endpoint);
+        let credentials = app.broker.endpoint_credentials(endpoint);
         json!({
             "task_queue_info": credentials.task_queue_info,
             "result_queue_info": credentials.result_queue_info,
@@ -334,11 +334,7 @@ async fn lock(
     let users = broker_users(&app, &endpoint).await?;
     app.store.lock_endpoint(id, until).await?;
     for user in users {
-        app.broker
-            .management()
-            .delete_user(&user)
-            .await
-            .map_err(crate::broker::BrokerError::from)?;
+        app.broker.delete_user(&user).await?;
     }
     tracing::info!(endpoint_id = %id, client_id = %client.id, "endpoint stopped remotely");
     Ok(Json(
@@ -347,10 +343,10 @@ async fn lock(
 }
 
 /// The broker users of an endpoint and its user endpoints.
-async fn broker_users(app: &App, endpoint: &Endpoint) -> Result<Vec<String>, ApiError> {
-    let mut users = vec![BrokerUser::Endpoint(endpoint.id, endpoint.registration.kind).name()];
+async fn broker_users(app: &App, endpoint: &Endpoint) -> Result<Vec<BrokerUser>, ApiError> {
+    let mut users = vec![BrokerUser::Endpoint(endpoint.id, endpoint.registration.kind)];
     for user_endpoint in app.store.user_endpoints(endpoint.id).await? {
-        users.push(BrokerUser::Endpoint(user_endpoint.id, EndpointKind::User).name());
+        users.push(BrokerUser::Endpoint(user_endpoint.id, EndpointKind::User));
     }
     Ok(users)
 }

@@ -23,7 +23,8 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::app::App;
 use crate::auth::{self, Identity};
-use crate::broker::{BrokerUser, client_url, result_queue_prefix};
+use crate::broker::{BROKER_USER_FRESH, BrokerUser, result_queue_prefix};
+use crate::clock;
 use crate::error::{ApiError, ErrorCode};
 
 /// The oldest SDK and endpoint that may be used, and the version of the API that is spoken here.
@@ -72,20 +73,18 @@ async fn version() -> Json<Value> {
     }))
 }
 
-/// Where a client reads its results. Its broker user is made at the first call, and renewed at each.
+/// Where a client reads its results. Its broker user is made at the first call, and brought back to its password by later
+/// ones: a client that is refused by the broker asks here again.
 async fn result_queue_url(State(app): State<Arc<App>>, Identity(client): Identity) -> Result<Json<Value>, ApiError> {
-    if !client.has_broker_user {
-        let user = BrokerUser::Client(client.id);
-        let password = app.key.broker_password(&user.name(), client.rotation);
+    let now = clock::now();
+    if now.saturating_sub(client.broker_user_at) > BROKER_USER_FRESH {
         app.broker
-            .management()
-            .put_user(&user, &password)
-            .await
-            .map_err(crate::broker::BrokerError::from)?;
-        app.store.set_client_broker_user(client.id, true).await?;
+            .put_user(&BrokerUser::Client(client.id), client.rotation)
+            .await?;
+        app.store.set_client_broker_user(client.id, now).await?;
     }
     Ok(Json(json!({
         "queue_prefix": result_queue_prefix(client.id),
-        "connection_url": client_url(&app, &client).expose_secret(),
+        "connection_url": app.broker.client_url(&client).expose_secret(),
     })))
 }

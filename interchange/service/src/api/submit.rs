@@ -115,15 +115,8 @@ async fn submit(
             result_serializers: submission.result_serializers.clone(),
         })
         .collect();
-    if let Some(command) = command {
-        app.metrics.start_commands.inc();
-        live.publisher.publish(&[command]).await;
-    }
-    if let Err(error) = outbox::publish(&app, &live, &entries).await {
-        // The tasks are accepted all the same: they stand in the outbox.
-        tracing::warn!(%error, endpoint_id = %endpoint, "tasks are accepted and will be published later");
-    }
     tracing::debug!(endpoint_id = %endpoint, task_group_id = %group_id, tasks = entries.len(), "tasks accepted");
+    outbox::hand_over(&app, &live, command, entries).await;
     Ok(Json(json!({
         "tasks": ids,
         "task_group_id": group_id,

@@ -4,10 +4,11 @@ use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
-use super::{AUTH_SERVER, COMPUTE_SERVER, digest};
+use super::{AUTH_SERVER, COMPUTE_SERVER};
 use crate::app::App;
 use crate::clock;
 use crate::error::{ApiError, ErrorCode};
+use crate::secrets::digest;
 use crate::store::Client;
 
 /// The client that calls the Compute API, proved by its access token.

@@ -1,12 +1,10 @@
-//! Who calls: client secrets, access tokens, broker passwords.
+//! Who calls: client credentials and access tokens.
 
 mod bearer;
 mod oauth;
-mod secrets;
 
 pub(crate) use bearer::{AuthIdentity, Identity};
 pub(crate) use oauth::router;
-pub(crate) use secrets::{ServerKey, digest, hash_secret, new_secret, verify_secret};
 
 /// The scope that allows every call of the Compute service, as its clients ask for it.
 pub(crate) const COMPUTE_SCOPE: &str = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all";

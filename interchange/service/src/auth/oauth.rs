@@ -13,10 +13,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{AUTH_SERVER, AuthIdentity, COMPUTE_SCOPE, COMPUTE_SERVER, digest, new_secret, verify_secret};
+use super::{AUTH_SERVER, AuthIdentity, COMPUTE_SCOPE, COMPUTE_SERVER};
 use crate::app::App;
 use crate::clock;
 use crate::error::ApiError;
+use crate::secrets::{digest, new_secret, verify_secret};
 use crate::store::{Client, TokenRecord};
 
 /// The calls of Globus Auth that Compute's clients make.

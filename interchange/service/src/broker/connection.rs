@@ -3,37 +3,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event, ExchangeKind};
-use secrecy::ExposeSecret as _;
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::{Mutex, watch};
-use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::management::Management;
-use super::names::{BrokerUser, HEARTBEATS, RESULTS, endpoint_queue};
+use super::names::{BrokerUser, endpoint_queue};
 use super::publisher::Publisher;
-use super::{BrokerError, at, heartbeats, results};
-use crate::app::App;
+use super::{BrokerError, at};
 use crate::cli::TaskQueueType;
+use crate::clock::Milliseconds;
 use crate::config::Settings;
+use crate::secrets::ServerKey;
 use crate::store::Endpoint;
 
 /// Seconds between AMQP heartbeats: a broker that is gone without a word is noticed after twice this.
 const AMQP_HEARTBEAT_SECONDS: u16 = 10;
-/// The longest pause between two attempts to connect.
-const RECONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long a close is waited for.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 /// A channel remembers every queue that was declared on it, so it is replaced after so many.
 const DECLARATIONS_PER_CHANNEL: usize = 1_000;
 
+/// For so many milliseconds a broker user that was made or renewed is taken for good. After that it is renewed when it is
+/// about to be used: somebody may have changed its password or removed it.
+pub(crate) const BROKER_USER_FRESH: Milliseconds = 15_000;
+
 /// The broker, whether it can be reached now or not.
 pub(crate) struct Broker {
     uri: AMQPUri,
+    public_url: Url,
+    key: ServerKey,
     management: Management,
     live: watch::Sender<Option<Arc<Live>>>,
     task_queue_type: Option<TaskQueueType>,
@@ -54,17 +58,19 @@ pub(crate) struct Live {
 }
 
 impl Broker {
-    /// A broker to which no connection is made yet.
+    /// A broker to which no connection is made yet; the passwords of its users are derived from `key`.
     ///
     /// # Errors
     /// [`BrokerError`]: a URL is not understood.
-    pub(crate) fn new(settings: &Settings) -> Result<Self, BrokerError> {
+    pub(crate) fn new(settings: &Settings, key: ServerKey) -> Result<Self, BrokerError> {
         let mut uri = AMQPUri::from_str(settings.broker_url.expose_secret()).map_err(|_| BrokerError::Url)?;
         uri.query.heartbeat = Some(AMQP_HEARTBEAT_SECONDS);
         let management_url =
             Url::parse(settings.broker_management_url.expose_secret()).map_err(|_| BrokerError::Url)?;
         Ok(Self {
             uri,
+            public_url: settings.broker_public_url.clone(),
+            key,
             management: Management::new(&management_url, &settings.vhost)?,
             live: watch::Sender::new(None),
             task_queue_type: settings.task_queue_type,
@@ -85,9 +91,41 @@ impl Broker {
         self.live.subscribe()
     }
 
+    /// Says which connections are to be used from now on; none: they are lost.
+    pub(crate) fn set_live(&self, live: Option<Arc<Live>>) {
+        self.live.send_replace(live);
+    }
+
     /// The API for users and permissions.
     pub(crate) const fn management(&self) -> &Management {
         &self.management
+    }
+
+    /// Its address for clients and endpoints, without a user.
+    pub(super) const fn public_url(&self) -> &Url {
+        &self.public_url
+    }
+
+    /// The password of a user. Every replica derives the same.
+    pub(super) fn password(&self, user: &BrokerUser, rotation: i64) -> SecretString {
+        self.key.broker_password(&user.name(), rotation)
+    }
+
+    /// Makes a user, or renews its password and permissions.
+    ///
+    /// # Errors
+    /// [`BrokerError::Management`].
+    pub(crate) async fn put_user(&self, user: &BrokerUser, rotation: i64) -> Result<(), BrokerError> {
+        let password = self.password(user, rotation);
+        Ok(self.management.put_user(user, &password).await?)
+    }
+
+    /// Removes a user, if it is there; the broker then closes its connections.
+    ///
+    /// # Errors
+    /// [`BrokerError::Management`].
+    pub(crate) async fn delete_user(&self, user: &BrokerUser) -> Result<(), BrokerError> {
+        Ok(self.management.delete_user(user).await?)
     }
 
     async fn open(&self, name: &str) -> Result<Connection, BrokerError> {
@@ -97,7 +135,11 @@ impl Broker {
             .map_err(at("connecting"))
     }
 
-    async fn connect(&self) -> Result<(Live, Connection), BrokerError> {
+    /// Makes the connections: those to publish by, and one to consume by.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: the broker, or its management, can't be used.
+    pub(crate) async fn connect(&self) -> Result<(Live, Connection), BrokerError> {
         let publishing = self.open("waypost interchange, publishing").await?;
         let consuming = self.open("waypost interchange, consuming").await?;
         let publisher = Publisher::new(new_channel(&publishing).await?)
@@ -126,7 +168,7 @@ impl Broker {
 }
 
 /// A new channel on a connection.
-pub(super) async fn new_channel(connection: &Connection) -> Result<Channel, BrokerError> {
+pub(crate) async fn new_channel(connection: &Connection) -> Result<Channel, BrokerError> {
     connection.create_channel().await.map_err(at("opening a channel"))
 }
 
@@ -154,7 +196,7 @@ const QUEUE_TYPE: &str = "x-queue-type";
 
 /// The arguments of a classic queue. The type is named, for a virtual host may have another default, which counts
 /// deliveries and drops at a limit.
-fn classic() -> FieldTable {
+pub(crate) fn classic() -> FieldTable {
     let mut arguments = FieldTable::default();
     arguments.insert(QUEUE_TYPE.into(), AMQPValue::LongString("classic".into()));
     arguments
@@ -247,6 +289,16 @@ impl Live {
         }
     }
 
+    /// Waits for the connections to fail.
+    pub(crate) async fn failed(&self) -> BrokerError {
+        failure(&self.publishing, "publishing").await
+    }
+
+    /// Closes the connections, if they are open.
+    pub(crate) async fn close(&self) {
+        at_most(self.publishing.close(200, "ending".into())).await;
+    }
+
     /// A channel for something that may fail without harm to others.
     ///
     /// # Errors
@@ -263,136 +315,13 @@ fn is_precondition_failed(error: &lapin::Error) -> bool {
     matches!(amqp.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED))
 }
 
-/// Connects to the broker, and again whenever the connection is lost, until `stop`.
-pub(crate) async fn keep_connected(app: Arc<App>, stop: CancellationToken) {
-    let mut pause = Duration::from_millis(100);
-    loop {
-        let session = async {
-            let (live, consuming) = app.broker.connect().await?;
-            prepare(&app, &live).await?;
-            Ok::<_, BrokerError>((Arc::new(live), consuming))
-        };
-        let outcome = tokio::select! {
-            () = stop.cancelled() => return,
-            outcome = session => outcome,
-        };
-        match outcome {
-            Ok((live, consuming)) => {
-                tracing::info!("connected to the broker");
-                pause = Duration::from_millis(100);
-                app.metrics.broker_connected.set(1);
-                app.broker.live.send_replace(Some(Arc::clone(&live)));
-                let ended = tokio::select! {
-                    () = stop.cancelled() => None,
-                    ended = serve(&app, &live, &consuming) => Some(ended),
-                };
-                app.broker.live.send_replace(None);
-                app.metrics.broker_connected.set(0);
-                match &ended {
-                    None => {}
-                    Some(Err(error)) => tracing::warn!(%error, "lost the broker"),
-                    Some(Ok(())) => tracing::warn!("lost the broker: it ended a consumer"),
-                }
-                at_most(consuming.close(200, "ending".into())).await;
-                at_most(live.publishing.close(200, "ending".into())).await;
-                if ended.is_none() {
-                    return;
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the broker can't be used yet"),
-        }
-        app.metrics.broker_reconnects.inc();
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(jitter(pause)) => {}
-        }
-        pause = (pause * 2).min(RECONNECT_MAX);
-    }
-}
-
 /// Waits for a connection or channel to close, but not for long: one that is broken may never say that it is closed.
-pub(super) async fn at_most(closing: impl Future<Output = lapin::Result<()>>) {
+pub(crate) async fn at_most(closing: impl Future<Output = lapin::Result<()>>) {
     let _ = tokio::time::timeout(CLOSE_PATIENCE, closing).await;
 }
 
-/// Between half and the whole of a pause, so that replicas don't come back all at once.
-fn jitter(pause: Duration) -> Duration {
-    let mut byte = [0_u8; 1];
-    // Without randomness the pause is half as long, which harms nothing.
-    let _ = getrandom::fill(&mut byte);
-    pause / 2 + pause / 2 * u32::from(byte[0]) / 255
-}
-
-/// Makes what has to be there before anything is sent: exchanges, the service's queues, and the queue and user of every
-/// endpoint and client, which a new broker has not.
-async fn prepare(app: &App, live: &Live) -> Result<(), BrokerError> {
-    let channel = live.channel().await?;
-    for name in [RESULTS, HEARTBEATS] {
-        channel
-            .exchange_declare(
-                name.into(),
-                ExchangeKind::Topic,
-                ExchangeDeclareOptions {
-                    durable: true,
-                    ..ExchangeDeclareOptions::default()
-                },
-                FieldTable::default(),
-            )
-            .await
-            .map_err(at("declaring an exchange"))?;
-        channel
-            .queue_declare(name.into(), QueueDeclareOptions::durable(), classic())
-            .await
-            .map_err(at("declaring a queue"))?;
-        channel
-            .queue_bind(
-                name.into(),
-                name.into(),
-                format!("*.{name}").into(),
-                QueueBindOptions::default(),
-                FieldTable::default(),
-            )
-            .await
-            .map_err(at("binding a queue"))?;
-    }
-    at_most(channel.close(200, "done".into())).await;
-
-    let present = app.broker.management().users().await?;
-    for endpoint in app.store.all_endpoints().await? {
-        live.declare_endpoint_queue(&endpoint).await?;
-        let user = BrokerUser::Endpoint(endpoint.id, endpoint.registration.kind);
-        if endpoint.has_broker_user && !present.contains(&user.name()) {
-            app.broker
-                .management()
-                .put_user(&user, &app.key.broker_password(&user.name(), endpoint.rotation))
-                .await?;
-        }
-    }
-    for client in app.store.clients().await? {
-        let user = BrokerUser::Client(client.id);
-        if client.has_broker_user && client.revoked_at.is_none() && !present.contains(&user.name()) {
-            app.broker
-                .management()
-                .put_user(&user, &app.key.broker_password(&user.name(), client.rotation))
-                .await?;
-        }
-    }
-    Ok(())
-}
-
-/// Consumes results and heartbeats until a connection or consumer ends.
-async fn serve(app: &Arc<App>, live: &Arc<Live>, consuming: &Connection) -> Result<(), BrokerError> {
-    let heartbeats = new_channel(consuming).await?;
-    tokio::select! {
-        outcome = results::consume(app, live, consuming) => outcome,
-        outcome = heartbeats::consume(app, &heartbeats) => outcome,
-        error = failure(&live.publishing, "publishing") => Err(error),
-        error = failure(consuming, "consuming") => Err(error),
-    }
-}
-
 /// Waits for a connection to fail.
-async fn failure(connection: &Connection, what: &'static str) -> BrokerError {
+pub(crate) async fn failure(connection: &Connection, what: &'static str) -> BrokerError {
     let mut events = std::pin::pin!(connection.events_listener());
     while let Some(event) = events.next().await {
         match event {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::names::{BrokerUser, HEARTBEATS, NOTHING, RESULTS};
+use crate::config::percent_decode;
 
 /// Why the broker's management did not do what it was asked. No variant holds a URL, for that has a password.
 #[derive(Debug, thiserror::Error)]
@@ -106,8 +107,8 @@ impl Management {
     ///
     /// # Errors
     /// [`ManagementError`].
-    pub(crate) async fn delete_user(&self, name: &str) -> Result<(), ManagementError> {
-        match self.call(Method::DELETE, &["users", name], None).await {
+    pub(crate) async fn delete_user(&self, user: &BrokerUser) -> Result<(), ManagementError> {
+        match self.call(Method::DELETE, &["users", &user.name()], None).await {
             Err(ManagementError::Refused { status, .. }) if status == StatusCode::NOT_FOUND => Ok(()),
             other => other.map(|_| ()),
         }
@@ -195,39 +196,5 @@ impl Management {
             return Err(ManagementError::Refused { what, status, text });
         }
         Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
-    }
-}
-
-/// Decodes `%XX` in a URL's user or password.
-pub(crate) fn percent_decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, tail)) = rest.split_first() {
-        let hex = (first == b'%')
-            .then(|| tail.get(..2))
-            .flatten()
-            .and_then(|hex| std::str::from_utf8(hex).ok())
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        match hex {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_with_reserved_characters_is_decoded() {
-        assert_eq!(percent_decode("a%2Fb%40c%"), "a/b@c%");
     }
 }

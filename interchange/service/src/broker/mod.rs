@@ -1,20 +1,16 @@
-//! RabbitMQ: connections, queues, users, and what comes in over it. The topology is in [`names`].
+//! RabbitMQ: connections, queues, users and publishing. The topology is in [`names`].
 
 mod connection;
 mod credentials;
-mod heartbeats;
 mod management;
 mod names;
 mod publisher;
-mod results;
 mod withdraw;
 
-pub(crate) use connection::{Broker, Live, keep_connected};
-pub(crate) use credentials::{client_url, endpoint_credentials, template_queues};
-pub(crate) use management::percent_decode;
-pub(crate) use names::{BrokerUser, endpoint_queue, result_queue, result_queue_prefix};
-pub(crate) use publisher::{Outgoing, Published};
-pub(crate) use results::{forward_all, persistent, settle as give_up};
+pub(crate) use connection::{BROKER_USER_FRESH, Broker, Live, at_most, classic, failure, new_channel};
+pub(crate) use management::Management;
+pub(crate) use names::{BrokerUser, HEARTBEATS, RESULTS, endpoint_queue, result_queue, result_queue_prefix, sender};
+pub(crate) use publisher::{Outgoing, Published, persistent};
 pub(crate) use withdraw::withdraw;
 
 /// Why the broker could not be used.
@@ -37,12 +33,9 @@ pub(crate) enum BrokerError {
     /// The management API failed.
     #[error(transparent)]
     Management(#[from] management::ManagementError),
-    /// The store failed in the course of it.
-    #[error(transparent)]
-    Store(#[from] crate::store::StoreError),
 }
 
 /// Names what was being done when AMQP failed.
-fn at(what: &'static str) -> impl FnOnce(lapin::Error) -> BrokerError {
+pub(crate) fn at(what: &'static str) -> impl FnOnce(lapin::Error) -> BrokerError {
     move |source| BrokerError::Amqp { what, source }
 }

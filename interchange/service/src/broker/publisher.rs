@@ -21,7 +21,9 @@ pub(crate) enum Published {
     Confirmed,
     /// There is no such queue.
     NoQueue,
-    /// The broker did not take it, or the connection broke before it said so.
+    /// The broker did not take it.
+    Refused,
+    /// The channel closed before the broker said what became of it.
     Unknown,
 }
 
@@ -46,7 +48,8 @@ impl Publisher {
         })
     }
 
-    /// Publishes all messages, then waits for all confirms; the outcomes are in the messages' order.
+    /// Publishes all messages, then waits for all confirms, for as long as the channel is open; the outcomes are in the
+    /// messages' order.
     pub(crate) async fn publish(&self, messages: &[Outgoing]) -> Vec<Published> {
         let sent = {
             let _order = self.order.lock().await;
@@ -74,6 +77,12 @@ async fn outcome(sent: lapin::Result<PublisherConfirm>) -> Published {
         Ok(Confirmation::Ack(None)) => Published::Confirmed,
         // A message that finds no queue is returned first and acknowledged then.
         Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_))) => Published::NoQueue,
-        Ok(Confirmation::Nack(None) | Confirmation::NotRequested) | Err(_) => Published::Unknown,
+        Ok(Confirmation::Nack(None)) => Published::Refused,
+        Ok(Confirmation::NotRequested) | Err(_) => Published::Unknown,
     }
+}
+
+/// The properties of a message that outlives a restart of the broker.
+pub(crate) fn persistent() -> BasicProperties {
+    BasicProperties::default().with_delivery_mode(2)
 }

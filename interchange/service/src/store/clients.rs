@@ -17,11 +17,16 @@ pub(crate) struct Client {
     pub(crate) revoked_at: Option<Milliseconds>,
     /// The number that its broker password is derived with.
     pub(crate) rotation: i64,
-    /// Whether it has a broker user.
-    pub(crate) has_broker_user: bool,
+    /// When its broker user was last made or renewed; 0: it has none.
+    pub(crate) broker_user_at: Milliseconds,
 }
 
 impl Client {
+    /// Whether it has a broker user.
+    pub(crate) const fn has_broker_user(&self) -> bool {
+        self.broker_user_at > 0
+    }
+
     /// Its name in the form that Globus Auth gives to clients.
     pub(crate) fn username(&self) -> String {
         format!("{}@clients.auth.globus.org", self.id)
@@ -49,7 +54,7 @@ macro_rules! client_of {
             created_at: $row.try_get("created_at")?,
             revoked_at: $row.try_get("revoked_at")?,
             rotation: $row.try_get("rotation")?,
-            has_broker_user: $row.try_get("has_broker_user")?,
+            broker_user_at: $row.try_get("broker_user_at")?,
         }
     };
 }
@@ -102,12 +107,12 @@ impl Store {
         }))
     }
 
-    /// Notes whether a client has a broker user.
-    pub(crate) async fn set_client_broker_user(&self, id: Uuid, has: bool) -> Result<(), StoreError> {
+    /// Notes when a client's broker user was made or renewed; 0: it has none.
+    pub(crate) async fn set_client_broker_user(&self, id: Uuid, at: Milliseconds) -> Result<(), StoreError> {
         transaction!(self, tx => {
-            sqlx::query("UPDATE clients SET has_broker_user = $2 WHERE id = $1")
+            sqlx::query("UPDATE clients SET broker_user_at = $2 WHERE id = $1")
                 .bind(id)
-                .bind(has)
+                .bind(at)
                 .execute(&mut *tx)
                 .await?;
         });

@@ -81,8 +81,8 @@ pub(crate) struct Endpoint {
     pub(crate) report: Option<String>,
     /// The number that its broker password is derived with.
     pub(crate) rotation: i64,
-    /// Whether it has a broker user.
-    pub(crate) has_broker_user: bool,
+    /// When its broker user was last made or renewed; 0: it has none.
+    pub(crate) broker_user_at: Milliseconds,
 }
 
 /// Heartbeats that may be missed before an endpoint counts as offline.
@@ -95,6 +95,11 @@ impl Endpoint {
     pub(crate) const fn is_online(&self, now: Milliseconds) -> bool {
         self.heartbeat_period_ms > 0
             && now < self.heartbeat_at + MISSED_HEARTBEATS * self.heartbeat_period_ms + HEARTBEAT_SLACK_MS
+    }
+
+    /// Whether it has a broker user.
+    pub(crate) const fn has_broker_user(&self) -> bool {
+        self.broker_user_at > 0
     }
 
     /// Whether `identity` owns it or was made an administrator.
@@ -158,7 +163,7 @@ macro_rules! endpoint_of {
             heartbeat_period_ms: $row.try_get("heartbeat_period_ms")?,
             report: $row.try_get("report")?,
             rotation: $row.try_get("rotation")?,
-            has_broker_user: $row.try_get("has_broker_user")?,
+            broker_user_at: $row.try_get("broker_user_at")?,
         }
     };
 }
@@ -305,7 +310,7 @@ impl Store {
         transaction!(self, tx => {
             sqlx::query(
                 "UPDATE endpoints SET locked_until = $2, heartbeat_period_ms = 0, rotation = rotation + 1,
-                    has_broker_user = FALSE
+                    broker_user_at = 0
                  WHERE (id = $1 OR parent = $1) AND deleted_at IS NULL",
             )
             .bind(id)
@@ -316,12 +321,12 @@ impl Store {
         Ok(())
     }
 
-    /// Notes whether an endpoint has a broker user.
-    pub(crate) async fn set_endpoint_broker_user(&self, id: Uuid, has: bool) -> Result<(), StoreError> {
+    /// Notes when an endpoint's broker user was made or renewed; 0: it has none.
+    pub(crate) async fn set_endpoint_broker_user(&self, id: Uuid, at: Milliseconds) -> Result<(), StoreError> {
         transaction!(self, tx => {
-            sqlx::query("UPDATE endpoints SET has_broker_user = $2 WHERE id = $1")
+            sqlx::query("UPDATE endpoints SET broker_user_at = $2 WHERE id = $1")
                 .bind(id)
-                .bind(has)
+                .bind(at)
                 .execute(&mut *tx)
                 .await?;
         });
@@ -343,7 +348,7 @@ impl Store {
     /// Notes that a deleted endpoint has nothing left on the broker.
     pub(crate) async fn mark_cleaned(&self, id: Uuid, now: Milliseconds) -> Result<(), StoreError> {
         transaction!(self, tx => {
-            sqlx::query("UPDATE endpoints SET cleaned_at = $2, has_broker_user = FALSE WHERE id = $1 AND deleted_at IS NOT NULL")
+            sqlx::query("UPDATE endpoints SET cleaned_at = $2, broker_user_at = 0 WHERE id = $1 AND deleted_at IS NOT NULL")
                 .bind(id)
                 .bind(now)
                 .execute(&mut *tx)
@@ -436,7 +441,7 @@ impl Store {
     /// template endpoint, is revoked.
     pub(crate) async fn endpoints_of_revoked(&self) -> Result<Vec<(Uuid, EndpointKind)>, StoreError> {
         let rows: Vec<(Uuid, String)> = reading!(self, pool => sqlx::query_as(
-            "SELECT id, kind FROM endpoints WHERE has_broker_user AND (
+            "SELECT id, kind FROM endpoints WHERE broker_user_at > 0 AND (
                 owner IN (SELECT id FROM clients WHERE revoked_at IS NOT NULL)
                 OR parent IN (SELECT id FROM endpoints AS template
                               WHERE template.owner IN (SELECT id FROM clients WHERE revoked_at IS NOT NULL)))",

@@ -162,11 +162,16 @@ fn private_file(file: &Path) {
 }
 
 fn migrator() -> Migrator {
-    Migrator::with_migrations(vec![Migration::new(
-        1,
-        Cow::Borrowed("initial"),
-        MigrationType::Simple,
-        SqlStr::from_static(include_str!("../../migrations/0001_initial.sql")),
-        false,
-    )])
+    let migration = |version, description, text| {
+        let text = SqlStr::from_static(text);
+        Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, text, false)
+    };
+    Migrator::with_migrations(vec![
+        migration(1, "initial", include_str!("../../migrations/0001_initial.sql")),
+        migration(
+            2,
+            "broker user age",
+            include_str!("../../migrations/0002_broker_user_age.sql"),
+        ),
+    ])
 }

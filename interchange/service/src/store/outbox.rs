@@ -70,6 +70,23 @@ impl Store {
         })
     }
 
+    /// Claims entries until `until`, or ends their claims (0). Those that are not there any more are passed over.
+    pub(crate) async fn renew_claims(&self, tasks: &[Uuid], until: Milliseconds) -> Result<(), StoreError> {
+        for tasks in tasks.chunks(ROWS_PER_STATEMENT) {
+            transaction!(self, tx => {
+                let mut query = QueryBuilder::new("UPDATE outbox SET claimed_until = ");
+                query.push_bind(until).push(" WHERE task_id IN (");
+                let mut list = query.separated(", ");
+                for id in tasks {
+                    list.push_bind(*id);
+                }
+                query.push(")");
+                query.build().execute(&mut *tx).await?;
+            });
+        }
+        Ok(())
+    }
+
     /// Ends all claims: to be called when a process starts that has its database for itself, for then whoever claimed
     /// an entry is dead.
     pub(crate) async fn release_outbox(&self) -> Result<(), StoreError> {

@@ -101,10 +101,10 @@ async fn deleting_a_template_endpoint_deletes_its_user_endpoints(store: Store) {
 
 async fn locking_changes_the_passwords_of_all_user_endpoints(store: Store) {
     family(&store).await;
-    store.set_endpoint_broker_user(ID, true).await.unwrap();
+    store.set_endpoint_broker_user(ID, NOW).await.unwrap();
     store.lock_endpoint(Uuid::from_u128(PARENT), NOW + 5).await.unwrap();
     let child = store.endpoint(ID).await.unwrap().unwrap();
-    assert_eq!((child.rotation, child.has_broker_user), (1, false));
+    assert_eq!((child.rotation, child.has_broker_user()), (1, false));
     let parent = store.endpoint(Uuid::from_u128(PARENT)).await.unwrap().unwrap();
     assert_eq!((parent.rotation, parent.locked_until), (1, NOW + 5));
 }

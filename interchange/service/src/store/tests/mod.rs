@@ -44,7 +44,7 @@ fn client(id: u128) -> Client {
         created_at: NOW,
         revoked_at: None,
         rotation: 0,
-        has_broker_user: false,
+        broker_user_at: 0,
     }
 }
 
@@ -72,7 +72,7 @@ fn endpoint(id: u128, kind: EndpointKind, owner: u128, parent: Option<u128>) -> 
         heartbeat_period_ms: 0,
         report: None,
         rotation: 0,
-        has_broker_user: false,
+        broker_user_at: 0,
     }
 }
 

@@ -9,10 +9,9 @@ use serde_json::Value;
 use uuid::Uuid;
 use waypost_protocol::{Message, StatusReport, decode};
 
-use super::names::{HEARTBEATS, sender};
-use super::results::{consumer, next_batch};
-use super::{BrokerError, at};
-use crate::app::App;
+use super::consumer::{BATCH_MAX, consumer, next_batch};
+use crate::app::{App, WorkError};
+use crate::broker::{BrokerError, HEARTBEATS, at, sender};
 use crate::metrics::DroppedHeartbeat;
 use crate::store::HeartbeatOutcome;
 use crate::{clock, user_endpoints};
@@ -21,7 +20,7 @@ use crate::{clock, user_endpoints};
 const DEFAULT_PERIOD_SECONDS: f64 = 30.0;
 
 /// Heartbeats that may be waiting here, acknowledged by none.
-const WINDOW: u16 = 250;
+const WINDOW: u16 = BATCH_MAX;
 
 /// Handles heartbeats until the consumer ends.
 pub(super) async fn consume(app: &Arc<App>, channel: &Channel) -> Result<(), BrokerError> {
@@ -89,7 +88,7 @@ fn is_running(entries: &Value) -> bool {
     matches!(state, Some("execution-start" | "running"))
 }
 
-async fn take(app: &Arc<App>, id: Uuid, report: &StatusReport) -> Result<(), BrokerError> {
+async fn take(app: &Arc<App>, id: Uuid, report: &StatusReport) -> Result<(), WorkError> {
     let figures = Value::Object(report.global_state.clone()).to_string();
     let outcome = app
         .store

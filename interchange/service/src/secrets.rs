@@ -1,3 +1,5 @@
+//! Random secrets, what is kept of them, and the key from which broker passwords are derived.
+
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
