@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
-import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
+
+import sections
 
 NAMES = {"waypost": "Waypost", "python": "globus-compute-endpoint 4.19", "echo": "echo agent (the floor)"}
 
 PAGE = """\
-# Benchmarks
+## The agent
 
 Made by `tests/bench/run.py` on {date}: {machine}. RabbitMQ, the load generator and the agents share these cores.
 {rounds} rounds in which the agents take turns; medians, with the spread from lowest to highest. The task doubles a
 number.
 Each agent has two executors. The echo agent receives, publishes with confirm and acks, and runs nothing: no agent
-that acks late can be faster. Compare the ratios; absolute figures are of one machine on one day.
+that acks late can be faster.
 
 {table}
 """
@@ -38,20 +36,10 @@ class Measured:
 
 
 def write(measured: Measured, arguments: argparse.Namespace) -> str:
-    """The page."""
+    """The section of the page."""
     return PAGE.format(
-        date=time.strftime("%Y-%m-%d"), machine=machine(), rounds=arguments.rounds, table=table(measured)
+        date=sections.today(), machine=sections.machine(), rounds=arguments.rounds, table=table(measured)
     )
-
-
-def machine() -> str:
-    """The processor, its count and the memory."""
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.machine(),
-    )
-    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} cores of {model}, {memory_gib:.0f} GiB, Linux {platform.release()}"
 
 
 def table(measured: Measured) -> str:

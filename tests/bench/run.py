@@ -20,6 +20,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 
 import agents
 import report
+import sections
 from figures import usage_of, usage_of_tree
 from harness import checkout
 from harness.endpoint import wait_for
@@ -43,7 +44,7 @@ def main() -> int:
     with Keeper(checkout.STATE / "logs" / "bench") as keeper:
         checkout.clients("4.19.0").make(keeper)
         measured = measure(keeper, arguments)
-    arguments.output.write_text(report.write(measured, arguments))
+    sections.put(arguments.output, "agent", report.write(measured, arguments))
     print(report.table(measured))
     print(f"\nwritten: {arguments.output}")
     return 0

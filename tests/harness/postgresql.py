@@ -32,11 +32,13 @@ def _unprivileged_user() -> str | None:
 
 
 class PostgreSQL:
-    """One server with a superuser of its own, reached by password over TCP."""
+    """One server with a superuser of its own, reached by password over TCP. Unless it is `durable`, it leaves the writing
+    to the system, as tests may: what it has outlives its own death, and not the machine's."""
 
-    def __init__(self, keeper: Keeper, name: str = "postgresql"):
+    def __init__(self, keeper: Keeper, name: str = "postgresql", durable: bool = False):
         self.keeper = keeper
         self.name = name
+        self.durable = durable
         self.port = ports.free_port()
         self.user = "waypost"
         self.password = secrets.token_urlsafe(24)
@@ -62,8 +64,9 @@ class PostgreSQL:
             command += ["--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync", "--no-instructions"]
             self.keeper.run(f"{self.name}-initdb", command, user=user, directory="/")
         command = [folder / "postgres", "-D", self._data, "-p", str(self.port)]
-        for setting in ("listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=200"):
+        for setting in ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"):
             command += ["-c", setting]
+        command += ["-c", f"fsync={'on' if self.durable else 'off'}"]
         self.process = self.keeper.start(
             self.name, command, user=user, directory="/", stop_signal=signal.SIGQUIT, grace=3
         )

@@ -219,6 +219,10 @@ log.file = false
         if self.process is not None and self.process.running:
             self.process.kill()
 
+    def forget(self) -> None:
+        """Removes all that a node which is down has kept: users, queues, messages."""
+        shutil.rmtree(self._outside / "mnesia")
+
     def end(self) -> None:
         """Ends the node and its port mapper and removes its folder."""
         self.kill()

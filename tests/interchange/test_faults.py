@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 import time
@@ -10,6 +11,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from harness import checkout
+from harness.interchange import Interchange
+from harness.rabbitmq import RabbitMQ
 from interchange.calls import Api, Speaker, connect, eventually, metric, result_body
 
 
@@ -186,14 +190,20 @@ def test_a_task_that_was_accepted_and_not_published_is_published_at_the_next_sta
     eventually(lambda: metric(interchange, "outbox_tasks") == 0, "the outbox is empty")
 
 
-def test_a_restart_of_the_broker_loses_no_task_and_no_result(make_interchange, keeper):
-    """A broker of its own, for others would not like it."""
-    from harness import checkout
-    from harness.interchange import Interchange
-    from harness.rabbitmq import RabbitMQ
+@pytest.fixture(scope="module")
+def ill_used(keeper):
+    """A broker for tests that others would not like to share one with."""
+    root = os.environ.get("WAYPOST_TEST_BROKER_ROOT")
+    broker = RabbitMQ(keeper, name="ill-used", root=Path(root) if root else None).start()
+    yield broker
+    broker.end()
 
-    broker = RabbitMQ(keeper, name="restarted").start()
-    interchange = Interchange(keeper, checkout.binary("interchange"), broker, name="with-restarted").start()
+
+def test_a_restart_of_the_broker_loses_no_task_and_no_result(keeper, ill_used):
+    broker = ill_used
+    broker.create_virtual_host("restarted")
+    program = checkout.binary("interchange")
+    interchange = Interchange(keeper, program, broker, name="with-restarted", virtual_host="restarted").start()
     api = Api(interchange, interchange.create_client("restarting"))
     strikes = 0
 
@@ -211,26 +221,19 @@ def test_a_restart_of_the_broker_loses_no_task_and_no_result(make_interchange, k
         assert strikes == 2
     finally:
         interchange.stop()
-        broker.end()
 
 
-def test_a_broker_that_lost_everything_is_made_ready_again(keeper):
+def test_a_broker_that_lost_everything_is_made_ready_again(keeper, ill_used):
     """Its disk is gone: users, queues and bindings are made again from the store."""
-    from harness import checkout
-    from harness.interchange import Interchange
-    from harness.rabbitmq import RabbitMQ
-
-    broker = RabbitMQ(keeper, name="emptied").start()
+    broker = ill_used
     interchange = Interchange(keeper, checkout.binary("interchange"), broker, name="with-emptied").start()
     try:
         api = Api(interchange, interchange.create_client("emptied"))
         registration, function = api.endpoint(), api.function()
         connection, _ = api.result_queue("x")
         connection.close()
-        broker.stop()
-        import shutil
-
-        shutil.rmtree(broker.folder / "mnesia")
+        broker.kill()
+        broker.forget()
         broker.start()
         eventually(lambda: metric(interchange, "broker_connected") == 1, "connected", 30)
         submitted = api.submit(registration["endpoint_id"], function)
@@ -244,7 +247,6 @@ def test_a_broker_that_lost_everything_is_made_ready_again(keeper):
         speaker.close()
     finally:
         interchange.stop()
-        broker.end()
 
 
 def test_two_replicas_are_one_service(make_interchange, database, virtual_host, tmp_path):

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::app::{App, WorkError};
 use crate::broker::{BrokerError, BrokerUser, Live, endpoint_queue, result_queue};
+use crate::metrics::Cleaned;
 use crate::results::forward_all;
 use crate::{clock, revocation, user_endpoints};
 
@@ -53,12 +54,9 @@ fn log(what: &str, outcome: Result<(), WorkError>) {
     }
 }
 
-fn count(app: &App, kind: &str, number: u64) {
-    app.metrics.cleaned.with_label_values(&[kind]).inc_by(number);
-}
-
 async fn remove_expired_tokens(app: &App) -> Result<(), WorkError> {
-    count(app, "token", app.store.delete_expired_tokens(clock::now()).await?);
+    app.metrics
+        .cleaned(Cleaned::Token, app.store.delete_expired_tokens(clock::now()).await?);
     Ok(())
 }
 
@@ -68,12 +66,13 @@ async fn remove_old_tasks(app: &App) -> Result<(), WorkError> {
     let received = now.saturating_sub(clock::milliseconds(app.settings.unread_task_life));
     loop {
         let deleted = app.store.delete_old_tasks(ended, received, DELETE_LIMIT).await?;
-        count(app, "task", deleted);
+        app.metrics.cleaned(Cleaned::Task, deleted);
         if deleted == 0 {
             break;
         }
     }
-    count(app, "task_group", app.store.delete_empty_groups(ended).await?);
+    app.metrics
+        .cleaned(Cleaned::TaskGroup, app.store.delete_empty_groups(ended).await?);
     Ok(())
 }
 
@@ -96,7 +95,7 @@ pub(crate) async fn remove_deleted_endpoints(app: &App) -> Result<(), WorkError>
         live.delete_queue(&endpoint_queue(id, kind)).await?;
         user_endpoints::give_up_deleted(app, id).await?;
         app.store.mark_cleaned(id, clock::now()).await?;
-        count(app, "endpoint", 1);
+        app.metrics.cleaned(Cleaned::Endpoint, 1);
     }
     Ok(())
 }
@@ -104,7 +103,7 @@ pub(crate) async fn remove_deleted_endpoints(app: &App) -> Result<(), WorkError>
 /// What a process that revokes clients could not do itself.
 async fn remove_revoked(app: &App) -> Result<(), WorkError> {
     let removed = revocation::carry_out(&app.store, app.broker.management()).await?;
-    count(app, "broker_user", removed);
+    app.metrics.cleaned(Cleaned::BrokerUser, removed);
     Ok(())
 }
 
@@ -149,7 +148,7 @@ async fn remove_idle_queues(app: &App) -> Result<(), WorkError> {
             .retire_queue(group, before, clock::now(), remove_queue(&live, &name))
             .await?;
         if removed {
-            count(app, "result_queue", 1);
+            app.metrics.cleaned(Cleaned::ResultQueue, 1);
         } else {
             app.store.set_queue_idle(&[group], None).await?;
         }

@@ -1,4 +1,6 @@
-//! Every metric of the interchange: name, meaning and labels. Label values are closed sets, never ids.
+//! Every metric of the interchange: name, meaning and labels. Label values are closed sets, never ids, and every series
+//! but those by route is there from the start. `docs/interchange-metrics.md` has a row for each, which a test compares
+//! with a real scrape.
 
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -20,6 +22,19 @@ pub(crate) enum Dropped {
     Duplicate,
 }
 
+impl Dropped {
+    const ALL: [Self; 4] = [Self::Malformed, Self::UnknownTask, Self::ForeignTask, Self::Duplicate];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::UnknownTask => "unknown_task",
+            Self::ForeignTask => "foreign_task",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
 /// Why a heartbeat was dropped.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum DroppedHeartbeat {
@@ -30,6 +45,60 @@ pub(crate) enum DroppedHeartbeat {
     /// No such endpoint.
     UnknownEndpoint,
 }
+
+impl DroppedHeartbeat {
+    const ALL: [Self; 3] = [Self::Malformed, Self::ForeignEndpoint, Self::UnknownEndpoint];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::ForeignEndpoint => "foreign_endpoint",
+            Self::UnknownEndpoint => "unknown_endpoint",
+        }
+    }
+}
+
+/// What housekeeping removed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Cleaned {
+    /// An access token that was over.
+    Token,
+    /// A task with its result.
+    Task,
+    /// A task group without tasks.
+    TaskGroup,
+    /// What a deleted endpoint had on the broker.
+    Endpoint,
+    /// The broker user of a revoked client, or of its endpoint.
+    BrokerUser,
+    /// A result queue that nobody used any more.
+    ResultQueue,
+}
+
+impl Cleaned {
+    const ALL: [Self; 6] = [
+        Self::Token,
+        Self::Task,
+        Self::TaskGroup,
+        Self::Endpoint,
+        Self::BrokerUser,
+        Self::ResultQueue,
+    ];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Task => "task",
+            Self::TaskGroup => "task_group",
+            Self::Endpoint => "endpoint",
+            Self::BrokerUser => "broker_user",
+            Self::ResultQueue => "result_queue",
+        }
+    }
+}
+
+const SUCCESS: &str = "success";
+const FAILED: &str = "failed";
 
 /// The metrics, and the registry that gives them out.
 pub(crate) struct Metrics {
@@ -51,7 +120,7 @@ pub(crate) struct Metrics {
     pub(crate) start_commands: IntCounter,
     pub(crate) broker_connected: IntGauge,
     pub(crate) broker_reconnects: IntCounter,
-    pub(crate) cleaned: IntCounterVec,
+    cleaned: IntCounterVec,
 }
 
 /// Makes and registers metrics; the first failure is kept, so that the table below reads as one.
@@ -109,8 +178,27 @@ impl Metrics {
         };
         let metrics = Self::table(&mut make);
         match (metrics, make.failure) {
-            (Some(metrics), _) => Ok(metrics),
+            (Some(metrics), _) => {
+                metrics.begin_series();
+                Ok(metrics)
+            }
             (None, failure) => Err(failure.unwrap_or_else(|| prometheus::Error::Msg("no metrics".to_owned()))),
+        }
+    }
+
+    /// Makes every series whose labels are known, so that a rate is right from the first event on.
+    fn begin_series(&self) {
+        for outcome in [SUCCESS, FAILED] {
+            self.results.with_label_values(&[outcome]);
+        }
+        for reason in Dropped::ALL {
+            self.results_dropped.with_label_values(&[reason.label()]);
+        }
+        for reason in DroppedHeartbeat::ALL {
+            self.heartbeats_dropped.with_label_values(&[reason.label()]);
+        }
+        for kind in Cleaned::ALL {
+            self.cleaned.with_label_values(&[kind.label()]);
         }
     }
 
@@ -131,10 +219,13 @@ impl Metrics {
             tasks_published: make.counter("tasks_published_total", "Tasks that the broker has confirmed.")?,
             publish_seconds: make.histogram(
                 "publish_seconds",
-                "Time from publishing a submit's tasks to their confirms.",
+                "Time from publishing tasks to their confirms, a submit at a time.",
                 FAST,
             )?,
-            outbox: make.gauge("outbox_tasks", "Tasks accepted and not confirmed by the broker.")?,
+            outbox: make.gauge(
+                "outbox_tasks",
+                "Tasks accepted and not confirmed by the broker, at all replicas.",
+            )?,
             outbox_recovered: make.counter(
                 "outbox_recovered_total",
                 "Tasks published from the outbox after a fault.",
@@ -160,36 +251,34 @@ impl Metrics {
                 "broker_reconnects_total",
                 "Attempts to connect to the broker after the first.",
             )?,
-            cleaned: make.counters("cleaned_total", "Things removed by housekeeping, by kind.", &["kind"])?,
+            cleaned: make.counters(
+                "cleaned_total",
+                "Things removed because they were no longer needed, by kind.",
+                &["kind"],
+            )?,
             registry: make.registry.clone(),
         })
     }
 
     /// Counts a dropped result.
     pub(crate) fn dropped(&self, reason: Dropped) {
-        let reason = match reason {
-            Dropped::Malformed => "malformed",
-            Dropped::UnknownTask => "unknown_task",
-            Dropped::ForeignTask => "foreign_task",
-            Dropped::Duplicate => "duplicate",
-        };
-        self.results_dropped.with_label_values(&[reason]).inc();
+        self.results_dropped.with_label_values(&[reason.label()]).inc();
     }
 
     /// Counts a dropped heartbeat.
     pub(crate) fn heartbeat_dropped(&self, reason: DroppedHeartbeat) {
-        let reason = match reason {
-            DroppedHeartbeat::Malformed => "malformed",
-            DroppedHeartbeat::ForeignEndpoint => "foreign_endpoint",
-            DroppedHeartbeat::UnknownEndpoint => "unknown_endpoint",
-        };
-        self.heartbeats_dropped.with_label_values(&[reason]).inc();
+        self.heartbeats_dropped.with_label_values(&[reason.label()]).inc();
+    }
+
+    /// Counts what housekeeping removed.
+    pub(crate) fn cleaned(&self, kind: Cleaned, number: u64) {
+        self.cleaned.with_label_values(&[kind.label()]).inc_by(number);
     }
 
     /// Counts a task's first result.
     #[expect(clippy::cast_precision_loss, reason = "a duration in milliseconds is far below 2^52")]
     pub(crate) fn result(&self, failed: bool, after: Milliseconds) {
-        let outcome = if failed { "failed" } else { "success" };
+        let outcome = if failed { FAILED } else { SUCCESS };
         self.results.with_label_values(&[outcome]).inc();
         self.task_seconds.observe(after as f64 / 1000.0);
     }

@@ -2,10 +2,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 
 use crate::app::App;
+
+/// The methods that have a label of their own.
+const KNOWN_METHODS: [Method; 6] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::DELETE,
+    Method::PATCH,
+];
 
 /// Counts and logs every call. The label is the route, not the path: paths hold ids.
 pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -20,7 +31,8 @@ pub(super) async fn observe(State(app): State<Arc<App>>, request: Request, next:
     let status = response.status();
     let seconds = started.elapsed().as_secs_f64();
     // An unheard-of method is up to the caller, and label values are not.
-    let label = if route == "(none)" { "(any)" } else { method.as_str() };
+    let is_known = route != "(none)" && KNOWN_METHODS.contains(&method);
+    let label = if is_known { method.as_str() } else { "(any)" };
     app.metrics
         .requests
         .with_label_values(&[&route, label, status.as_str()])

@@ -162,16 +162,21 @@ fn private_file(file: &Path) {
 }
 
 fn migrator() -> Migrator {
+    Migrator::with_migrations(migrations())
+}
+
+/// What makes the tables, in the order in which it was written.
+fn migrations() -> Vec<Migration> {
     let migration = |version, description, text| {
         let text = SqlStr::from_static(text);
         Migration::new(version, Cow::Borrowed(description), MigrationType::Simple, text, false)
     };
-    Migrator::with_migrations(vec![
+    vec![
         migration(1, "initial", include_str!("../../migrations/0001_initial.sql")),
         migration(
             2,
             "broker user age",
             include_str!("../../migrations/0002_broker_user_age.sql"),
         ),
-    ])
+    ]
 }

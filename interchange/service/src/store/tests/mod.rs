@@ -3,6 +3,7 @@
 mod clients;
 mod endpoints;
 mod groups;
+mod migrations;
 mod postgres;
 mod results;
 mod tasks;

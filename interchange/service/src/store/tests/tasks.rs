@@ -6,6 +6,7 @@ use crate::store::{Store, TaskState};
 on_each_database!(
     an_entry_of_the_outbox_holds_all_that_is_published,
     a_claimed_entry_is_left_to_its_replica,
+    a_claim_that_is_renewed_holds_and_one_that_is_ended_does_not,
     a_confirmed_task_leaves_the_outbox,
     an_endpoint_says_which_of_its_own_tasks_run,
     a_task_that_was_read_is_deleted_after_its_life,
@@ -45,6 +46,23 @@ async fn a_claimed_entry_is_left_to_its_replica(store: Store) {
     assert!(store.claim_outbox(NOW + 10, NOW + 20, 5).await.unwrap().is_empty());
     store.release_outbox().await.unwrap();
     assert_eq!(store.claim_outbox(NOW, NOW + 20, 5).await.unwrap().len(), 3);
+}
+
+async fn a_claim_that_is_renewed_holds_and_one_that_is_ended_does_not(store: Store) {
+    submit(&store, &[10, 11], NOW + 10).await;
+    let gone = Uuid::from_u128(12);
+    store
+        .renew_claims(&[Uuid::from_u128(10), gone], NOW + 30)
+        .await
+        .unwrap();
+    assert_eq!(
+        store.claim_outbox(NOW + 20, NOW + 40, 5).await.unwrap().len(),
+        1,
+        "of the other"
+    );
+    store.renew_claims(&[Uuid::from_u128(10)], 0).await.unwrap();
+    assert_eq!(store.claim_outbox(NOW + 20, NOW + 40, 5).await.unwrap().len(), 1);
+    assert_eq!(store.outbox_length().await.unwrap(), 2);
 }
 
 async fn a_confirmed_task_leaves_the_outbox(store: Store) {
