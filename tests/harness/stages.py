@@ -246,6 +246,20 @@ def newer_broker(queue_type: str, kinds: str) -> Callable[[Run], None]:
     return run_suites
 
 
+INTERCHANGE_FAULTS = "(test_faults or test_doubt)"
+"""Those of the interchange's tests that wait for something to break and to mend."""
+INTERCHANGE_CLEANING = "test_housekeeping"
+"""Those that wait for something to go away."""
+INTERCHANGE_AT_BROKER = "test_api or test_credentials or test_intrusion or test_doubt"
+"""Those that depend on the broker's version."""
+
+
+def newer_interchange(run: Run) -> None:
+    """What the interchange asks of a broker, asked of RabbitMQ 4."""
+    environment = {"WAYPOST_TEST_BROKER_ROOT": str(newer_root(run.keeper).folder)}
+    run.pytest(checkout.ROOT / "tests" / "interchange", "-k", INTERCHANGE_AT_BROKER, environment=environment)
+
+
 def line(name: str, what: str, run: Callable[[Run], None], *packages: str, **options: object) -> Stage:
     """A stage that uses the whole line: our programs, the broker, a database and the clients."""
     return Stage(name, what, run, [*SERVICES, *packages], built=True, clients=True, **options)
@@ -302,8 +316,24 @@ STAGES = [
     ),
     line(
         "interchange",
-        "every route, as its owner and as a stranger; intruders at the broker; kills, replicas and cleaning up",
-        suite("interchange"),
+        "every route, as its owner and as a stranger; intruders at the broker; its own broker users and figures",
+        suite("interchange", select=f"not ({INTERCHANGE_FAULTS} or {INTERCHANGE_CLEANING})"),
+    ),
+    line(
+        "interchange-faults",
+        "kills, replicas, brokers that fail or hold confirms back",
+        suite("interchange", select=INTERCHANGE_FAULTS),
+    ),
+    line(
+        "interchange-cleaning",
+        "what is no longer needed goes away: 2,000 task groups leave nothing",
+        suite("interchange", select=INTERCHANGE_CLEANING),
+    ),
+    line(
+        "rabbitmq4-interchange",
+        "the interchange's queues, users and confirms on RabbitMQ 4",
+        newer_interchange,
+        "mmdebstrap",
     ),
     line(
         "python-endpoints",

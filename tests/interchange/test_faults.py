@@ -317,15 +317,15 @@ def test_the_other_replica_publishes_what_a_dead_one_accepted(make_interchange, 
 
 
 def test_large_results_are_held_a_few_at_a_time(make_interchange, speak):
-    """900 MB of results wait for an interchange that was away."""
+    """690 MB of results wait for an interchange that was away."""
     interchange = make_interchange()
     api = Api(interchange, interchange.create_client("large"))
     registration, function = api.endpoint(), api.function()
     speaker = speak(registration)
-    submitted = api.submit(speaker.id, function, 100, create_queue=False)
-    speaker.tasks(100)
+    submitted = api.submit(speaker.id, function, 70, create_queue=False)
+    speaker.tasks(70)
     interchange.kill()
-    large = "00\n" + "x" * 9_000_000
+    large = "00\n" + "x" * 9_900_000
     for task in submitted["tasks"][function]:
         speaker.publish("result", result_body(task, large))
     interchange.start()

@@ -117,6 +117,8 @@ impl Store {
                 .max_connections(1)
                 .connect_with(options.clone())
                 .await?;
+            // A reader that connects before the tables are brought up to date would go on seeing the old columns.
+            migrator().run(&write).await?;
             let read = SqlitePoolOptions::new()
                 .max_connections(4)
                 .connect_with(options)
@@ -124,14 +126,12 @@ impl Store {
             Pool::Sqlite { read, write }
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let options = PgConnectOptions::from_str(url)?;
-            Pool::Postgres(PgPoolOptions::new().max_connections(10).connect_with(options).await?)
+            let pool = PgPoolOptions::new().max_connections(10).connect_with(options).await?;
+            migrator().run(&pool).await?;
+            Pool::Postgres(pool)
         } else {
             return Err(StoreError::Scheme);
         };
-        match &pool {
-            Pool::Sqlite { write, .. } => migrator().run(write).await?,
-            Pool::Postgres(pool) => migrator().run(pool).await?,
-        }
         Ok(Self { pool })
     }
 
