@@ -325,12 +325,12 @@ STAGES = [
         suite("interchange", select=INTERCHANGE_FAULTS),
     ),
     line(
-        "interchange-cleaning",
+        "interchange-tidy",
         "what is no longer needed goes away: 2,000 task groups leave nothing",
         suite("interchange", select=INTERCHANGE_CLEANING),
     ),
     line(
-        "rabbitmq4-interchange",
+        "rabbitmq4-service",
         "the interchange's queues, users and confirms on RabbitMQ 4",
         newer_interchange,
         "mmdebstrap",
