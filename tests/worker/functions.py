@@ -7,6 +7,14 @@ def add(x, y=1):
     return x + y
 
 
+def give_back(x):
+    return x
+
+
+def are_the_same(x, y):
+    return x is y
+
+
 def nothing():
     pass
 

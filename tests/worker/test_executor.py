@@ -7,6 +7,8 @@ import os
 import statistics
 import time
 import uuid
+from decimal import Decimal
+from http import HTTPStatus
 
 import pytest
 from globus_compute_sdk.serialize import ComputeSerializer
@@ -120,3 +122,20 @@ def test_what_is_around_the_serializer_takes_little_time(ours):
     print(f"the whole way over the channel {statistics.median(outside) / 1000:.0f} us")
     # Three times what a quiet machine shows: another load may be running.
     assert around < 180_000, f"{around / 1000:.0f} us"
+
+
+PLAIN = [None, True, 0, -7, 255, 2**31, 2**63, -(2**200), 0.1, float("inf"), "", "text", "é\n", "x" * 57, "y" * 4096]
+OTHER = ["z" * 5000, b"bytes", (1, 2), [1, "two"], {"a": 1}, {1, 2}, complex(1, 2), HTTPStatus.OK, Decimal("1.5")]
+
+
+@pytest.mark.parametrize("sent", PLAIN + OTHER, ids=lambda sent: repr(sent)[:20])
+def test_data_is_packed_as_the_sdk_packs_it_and_unpacked_to_the_same(ours, sent):
+    data = json.loads(ours.run(message(functions.give_back, sent))[1:])["data"]
+    assert data["error_details"] is None, data["data"]
+    assert data["data"] == SERIALIZER.serialize(sent)
+    assert type(SERIALIZER.deserialize(data["data"])) is type(sent)
+
+
+def test_arguments_that_hold_the_same_object_twice_still_do(ours):
+    twice = [1, 2]
+    assert value(ours.run(message(functions.are_the_same, twice, twice))) is True

@@ -16,7 +16,7 @@ from globus_compute_sdk.errors import MaxResultSizeExceeded
 from globus_compute_sdk.serialize import DEFAULT_STRATEGY_DATA, ComputeSerializer
 from globus_compute_sdk.version import __version__ as sdk_version
 
-from waypost_executor import timeout
+from waypost_executor import plain, timeout
 
 try:
     from json.encoder import c_encode_basestring as _quote
@@ -79,6 +79,8 @@ class Contract:
         self._serializer = _serializer(allowed_serializers)
         # Releases of the SDK without it know of no choice of serializers.
         self._pack = getattr(self._serializer, "serialize_from_list", lambda data, _: self._serializer.serialize(data))
+        # A serializer that is limited looks at what it unpacks itself.
+        self._plain = None if allowed_serializers else plain.Plain(_DATA, dill.settings["protocol"])
         self._functions = Functions()
         self._no_keywords = set()
         self._directory = os.path.realpath(working_directory)
@@ -112,7 +114,9 @@ class Contract:
             if not serializers and not callable(returned):
                 try:
                     # What the serializer tries first, without its way to it.
-                    data = _DATA.serialize(returned)
+                    data = self._plain.pack(returned) if self._plain else None
+                    if data is None:
+                        data = _DATA.serialize(returned)
                 except Exception:
                     data = None
             if data is None:
@@ -154,7 +158,9 @@ class Contract:
         if function is None:
             function = self._serializer.deserialize(function_part)
             self._functions.keep(function_part, function)
-        arguments = self._serializer.deserialize(arguments_part)
+        is_plain, arguments = self._plain.unpack(arguments_part) if self._plain else (False, None)
+        if not is_plain:
+            arguments = self._serializer.deserialize(arguments_part)
         if keywords_part in self._no_keywords:
             return function, arguments, {}
         keywords = self._serializer.deserialize(keywords_part)

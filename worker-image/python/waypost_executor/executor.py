@@ -12,13 +12,16 @@ from waypost_executor import strays
 
 _REQUEST = struct.Struct("!IH36s")
 _ANSWER = struct.Struct("!IBQ")
-_READ = 256 * 1024
+#: Requests up to this size are read into one buffer that stays: an allocation of this size for each would be a system
+#: call, and its pages would be touched for the first time again and again.
+_READ = 64 * 1024
 
 
 def serve(channel, contract):
     """Runs the tasks that come on the file descriptor ``channel``."""
+    buffer = memoryview(bytearray(_READ))
     while True:
-        data = _receive(channel)
+        data = _receive(channel, buffer)
         if data is None:
             return
         body_length, serializers_length, task = _REQUEST.unpack_from(data)
@@ -34,30 +37,25 @@ def serve(channel, contract):
         _send(channel, _ANSWER.pack(len(body), outcome, nanoseconds), body)
 
 
-def _receive(channel):
-    """A whole request, or ``None`` when the channel is closed. Small ones come in a single read."""
-    data = os.read(channel, _READ)
-    if len(data) >= _REQUEST.size:
-        body_length, serializers_length, _task = _REQUEST.unpack_from(data)
-        total = _REQUEST.size + serializers_length + body_length
-        if len(data) == total:
-            return memoryview(data)
-    elif not data:
-        return None
-    else:
-        while len(data) < _REQUEST.size:
-            more = os.read(channel, _REQUEST.size - len(data))
-            if not more:
-                return None
-            data += more
-        body_length, serializers_length, _task = _REQUEST.unpack_from(data)
-        total = _REQUEST.size + serializers_length + body_length
-    whole = bytearray(total)
-    view = memoryview(whole)
-    filled = len(data)
-    view[:filled] = data
+def _receive(channel, buffer):
+    """A whole request, or ``None`` when the channel is closed. Small ones come in a single read, into ``buffer``."""
+    filled = 0
+    while filled < _REQUEST.size:
+        count = os.readv(channel, (buffer[filled:],))
+        if count == 0:
+            return None
+        filled += count
+    body_length, serializers_length, _task = _REQUEST.unpack_from(buffer)
+    total = _REQUEST.size + serializers_length + body_length
+    if filled == total:
+        return buffer[:total]
+    view = buffer
+    if total > len(buffer):
+        view = memoryview(bytearray(total))
+        view[:filled] = buffer[:filled]
+    view = view[:total]
     while filled < total:
-        count = os.readv(channel, [view[filled:]])
+        count = os.readv(channel, (view[filled:],))
         if count == 0:
             return None
         filled += count

@@ -11,6 +11,7 @@ const MODULES: &[(&str, &str)] = &[
     ("main", include_str!("../../python/waypost_executor/main.py")),
     ("native", include_str!("../../python/waypost_executor/native.py")),
     ("package", include_str!("../../python/waypost_executor/package.py")),
+    ("plain", include_str!("../../python/waypost_executor/plain.py")),
     ("strays", include_str!("../../python/waypost_executor/strays.py")),
     ("timeout", include_str!("../../python/waypost_executor/timeout.py")),
     ("warm", include_str!("../../python/waypost_executor/warm.py")),
