@@ -5,6 +5,7 @@
 //!
 //! | room | its one job |
 //! |---|---|
+//! | `back_off` | waiting between attempts |
 //! | [`config`] | the endpoint's directory, `config.yaml`, templates and schema, into plain typed values |
 //! | [`telemetry`] | metrics, logs, probes, status |
 //! | [`auth`] | a valid bearer token |
@@ -17,6 +18,7 @@
 //! It must never look into a task: payloads are opaque, and only workers unpack them.
 
 pub mod auth;
+mod back_off;
 pub mod broker;
 pub mod cli;
 pub mod config;

@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use waypost_protocol::QueueInfo;
 
-use super::back_off::BackOff;
 use super::connection::{channel, connect, consume};
 use super::{BrokerError, BrokerState, REFUSED_RETRY, STABLE};
+use crate::back_off::BackOff;
 use crate::telemetry::{self, Metrics};
 
 /// Commands that are held here before the endpoint takes them.

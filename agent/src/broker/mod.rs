@@ -8,7 +8,6 @@
 //! queue, and to tell refused credentials from an unreachable broker. A delivery is named by its channel's epoch and
 //! its tag, so that an acknowledgement for a channel that is gone is dropped here and never sent for another message.
 
-mod back_off;
 mod commands;
 mod connection;
 mod delivery;
@@ -32,7 +31,7 @@ use tokio::time::{Sleep, sleep};
 use waypost_engine::{Delivery, DeliveryTag, PublishId, PublishOutcome};
 use waypost_protocol::AmqpCredentials;
 
-use back_off::BackOff;
+use crate::back_off::BackOff;
 use session::Session;
 
 pub use commands::{CommandDelivery, Commands};

@@ -15,11 +15,11 @@ use tokio::time::{Instant, sleep};
 use waypost_engine::{DeliveryTag, PublishId};
 use waypost_protocol::{AmqpCredentials, QueueInfo};
 
-use super::back_off::BackOff;
 use super::connection::{channel, connect, consume, publishing_channel};
 use super::properties::{Publication, short};
 use super::results::{ResultPublisher, publish_and_confirm};
 use super::{BrokerError, BrokerState, DELIVERIES_PER_TURN, Event, delivery};
+use crate::back_off::BackOff;
 
 /// How long the closing of a connection waits for what is on its way.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);

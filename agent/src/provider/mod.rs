@@ -3,8 +3,10 @@
 //! A provider decides nothing: it starts and ends the blocks that it is told to, and says what it sees of them. All
 //! orders return at once; what becomes of them comes as [`ProviderEvent`]s.
 
+pub mod kubernetes;
 pub mod local;
 
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 use waypost_engine::{BlockId, BlockState, StartOutcome};
@@ -33,6 +35,22 @@ pub enum ProviderEvent {
         /// What it is now.
         state: BlockState,
     },
+    /// The platform said where a block is.
+    Located {
+        /// Which block.
+        block: BlockId,
+        /// Where.
+        details: BlockDetails,
+    },
+}
+
+/// What is known of where a block is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockDetails {
+    /// Its name on the platform: its pod's.
+    pub name: String,
+    /// The node that it was put on, once it was.
+    pub node: Option<String>,
 }
 
 /// Why blocks can not be listed.
@@ -40,11 +58,36 @@ pub enum ProviderEvent {
 #[error("the blocks of the user endpoint can not be listed in {place}: {source}")]
 pub struct ListError {
     place: String,
-    source: std::io::Error,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl ListError {
+    fn new(place: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self {
+            place: place.into(),
+            source: source.into(),
+        }
+    }
+}
+
+/// What the platform says of the blocks that the configuration asks for, before the first is wanted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// No block can ever be launched so: what is wrong, with the option's path where that is known.
+    #[error("{0}")]
+    Refused(String),
+    /// None could be launched now, but that may change: the platform can not be reached, a permission is missing.
+    #[error("{0}")]
+    Doubtful(String),
 }
 
 /// A platform that launches blocks for one user endpoint.
 pub trait Provider: Send {
+    /// Asks whether the platform would launch blocks as they are configured; launches nothing.
+    fn check(&mut self) -> BoxFuture<'_, Result<(), CheckError>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
     /// The blocks that exist, of whatever life of the agent. From here on they are watched.
     fn list(&mut self) -> BoxFuture<'_, Result<Vec<BlockId>, ListError>>;
 
@@ -53,6 +96,12 @@ pub trait Provider: Send {
 
     /// Ends a block, whatever it does.
     fn delete(&mut self, block: BlockId);
+
+    /// A block has work, or none any more; told with each change. For whoever moves or ends blocks that are idle.
+    fn busy(&mut self, _block: BlockId, _busy: bool) {}
+
+    /// Whether the task queue is ours. Only then is anything removed that was not ordered to be: what an ended block left.
+    fn hold(&mut self, _holds: bool) {}
 }
 
 /// What the blocks of one user endpoint are called: the first eight digits of its id, the epoch, and the number in it,

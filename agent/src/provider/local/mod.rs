@@ -110,10 +110,7 @@ impl Provider for LocalProvider {
     fn list(&mut self) -> BoxFuture<'_, Result<Vec<BlockId>, ListError>> {
         async move {
             let blocks = blocks_directory(&self.settings.directory);
-            let failed = |source| ListError {
-                place: blocks.display().to_string(),
-                source,
-            };
+            let failed = |source: io::Error| ListError::new(blocks.display().to_string(), source);
             let mut found = Vec::new();
             for (block, directory) in folders(&blocks, &self.settings.names).map_err(failed)? {
                 if let Some(process) = self.running.get(&block) {

@@ -174,6 +174,7 @@ impl Driver {
             ProviderEvent::Started { block, outcome } => Input::BlockStarted { block, outcome },
             ProviderEvent::Deleted { block, done } => Input::BlockDeleted { block, done },
             ProviderEvent::Observed { block, state } => Input::BlockObserved { block, state },
+            ProviderEvent::Located { .. } => return,
         };
         self.input(input);
     }

@@ -1,16 +1,18 @@
+//! Waiting between attempts.
+
 use std::time::Duration;
 
 /// Waits that double up to a limit, each shortened by a random part of up to a half, so that many endpoints that lost
 /// the same broker do not all come back in the same moment.
 #[derive(Debug, Clone)]
-pub(super) struct BackOff {
+pub(crate) struct BackOff {
     first: Duration,
     longest: Duration,
     next: Duration,
 }
 
 impl BackOff {
-    pub(super) const fn new(first: Duration, longest: Duration) -> Self {
+    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
         Self {
             first,
             longest,
@@ -18,12 +20,12 @@ impl BackOff {
         }
     }
 
-    pub(super) const fn reset(&mut self) {
+    pub(crate) const fn reset(&mut self) {
         self.next = self.first;
     }
 
     /// How long to wait before the next attempt.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let wait = self.next;
         self.next = (self.next * 2).min(self.longest);
         wait.mul_f64(rand::random_range(0.5..=1.0))

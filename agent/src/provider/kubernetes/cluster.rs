@@ -1,0 +1,164 @@
+//! What all user endpoints of the process share of a cluster: one client, one rate limit, one watch for each namespace.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::client::ClientBuilder;
+use kube::client::retry::RetryPolicy;
+use kube::{Api, Client, Config};
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::Instant;
+use tower::buffer::BufferLayer;
+use tower::retry::RetryLayer;
+use uuid::Uuid;
+
+use super::anchor;
+use super::api::ApiError;
+use super::events::Recorder;
+use super::limits::RateLimit;
+use super::watch::Watches;
+
+/// Requests a second that the process makes, and how many at once. A block takes two to start and two to end.
+const REQUESTS: (u32, u32) = (100, 200);
+/// Changes of annotations a second: they are worth little, and must not hold up anything.
+const ANNOTATIONS: (u32, u32) = (10, 20);
+/// How long an anchor is taken to be the one that was read. One that was made anew has another id, and what names the
+/// old one as its owner is deleted by Kubernetes.
+const ANCHOR_FRESH: Duration = Duration::from_secs(10);
+/// Requests that may wait for the connection.
+const QUEUE: usize = 1024;
+const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+/// What the deployment tells the agent about itself.
+#[derive(Debug, Clone, Default)]
+pub struct Deployment {
+    /// The endpoint's id.
+    pub endpoint_id: Uuid,
+    /// The namespace that the agent runs in, if it runs in a pod.
+    pub namespace: Option<String>,
+    /// The name of the `ConfigMap` in each worker namespace that owns the pods and Secrets of the endpoint. Absent: the
+    /// provider makes one itself.
+    pub anchor: Option<String>,
+    /// The name of the agent's own pod: Events are about it.
+    pub pod_name: Option<String>,
+    /// The unique id of that pod, by which `kubectl describe` finds the Events.
+    pub pod_uid: Option<String>,
+    /// The image that brings the `worker` program, where the option `worker_image` does not say.
+    pub worker_image: Option<String>,
+}
+
+/// A cluster, as all user endpoints of the process see it. Nothing is connected before it is used.
+pub struct Cluster {
+    deployment: Deployment,
+    client: OnceCell<Client>,
+    requests: RateLimit,
+    annotations: RateLimit,
+    anchors: Mutex<BTreeMap<String, (OwnerReference, Instant)>>,
+    watches: Watches,
+    recorder: Recorder,
+}
+
+impl Cluster {
+    /// A cluster that nobody has asked for anything yet.
+    #[must_use]
+    pub fn new(deployment: Deployment) -> Arc<Self> {
+        let recorder = Recorder::new(&deployment);
+        Arc::new(Self {
+            watches: Watches::new(deployment.endpoint_id),
+            deployment,
+            client: OnceCell::new(),
+            requests: RateLimit::new(REQUESTS.0, REQUESTS.1),
+            annotations: RateLimit::new(ANNOTATIONS.0, ANNOTATIONS.1),
+            anchors: Mutex::default(),
+            recorder,
+        })
+    }
+
+    /// A cluster that is reached by this client, whatever the configuration says.
+    #[must_use]
+    pub fn with_client(deployment: Deployment, client: Client) -> Arc<Self> {
+        let cluster = Self::new(deployment);
+        // It was made this very moment: there is no other client in it.
+        let _ = cluster.client.set(client);
+        cluster
+    }
+
+    /// What the deployment said.
+    #[must_use]
+    pub const fn deployment(&self) -> &Deployment {
+        &self.deployment
+    }
+
+    pub(super) const fn requests(&self) -> &RateLimit {
+        &self.requests
+    }
+
+    pub(super) const fn annotations(&self) -> &RateLimit {
+        &self.annotations
+    }
+
+    pub(super) const fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
+    pub(super) const fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// The client; connected with the first use. `in_cluster`: by the files of the pod that the agent runs in, or by a
+    /// kubeconfig; if nobody says, by those files where there are any.
+    pub(super) async fn client(&self, in_cluster: Option<bool>) -> Result<Client, ApiError> {
+        let connect = || async move {
+            let inside = in_cluster.unwrap_or_else(|| Path::new(SERVICE_ACCOUNT_TOKEN).exists());
+            let config = if inside {
+                Config::incluster().map_err(|error| ApiError::Unusable(error.to_string()))?
+            } else {
+                Config::infer()
+                    .await
+                    .map_err(|error| ApiError::Unusable(error.to_string()))?
+            };
+            connect(config).map_err(ApiError::of)
+        };
+        self.client.get_or_try_init(connect).await.cloned()
+    }
+
+    /// What owns the pods and Secrets of a namespace.
+    pub(super) async fn owner(&self, client: &Client, namespace: &str) -> Result<OwnerReference, anchor::AnchorError> {
+        let mut anchors = self.anchors.lock().await;
+        if let Some((owner, read)) = anchors.get(namespace)
+            && read.elapsed() < ANCHOR_FRESH
+        {
+            return Ok(owner.clone());
+        }
+        let api = Api::namespaced(client.clone(), namespace);
+        let owner = anchor::find(&api, &self.requests, &self.deployment, namespace).await?;
+        anchors.insert(namespace.to_owned(), (owner.clone(), Instant::now()));
+        Ok(owner)
+    }
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster")
+            .field("deployment", &self.deployment)
+            .field("connected", &self.client.initialized())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A client that repeats what the server asks to be repeated (429, 503, 504; as it says in `Retry-After`), a few times:
+/// what a request means is not known down here.
+fn connect(mut config: Config) -> kube::Result<Client> {
+    config.default_retry = false;
+    let policy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5), 4, true)
+        .map_err(|error| kube::Error::Service(error.into()))?;
+    let client = ClientBuilder::try_from(config)?
+        .with_layer(&BufferLayer::new(QUEUE))
+        .with_layer(&RetryLayer::new(policy))
+        .with_layer(&BufferLayer::new(QUEUE))
+        .build();
+    Ok(client)
+}
