@@ -57,7 +57,8 @@ def main() -> int:
     if arguments.beside:
         enter = "ip link set lo up && " + enter
     command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", *network, "sh", "-c", enter, root]
-    return subprocess.run(command, env={**kept, "PATH": os.environ["PATH"]}, check=False).returncode
+    # In our own place, so that whoever ends this process ends all of them.
+    return os.execvpe(command[0], command, {**kept, "PATH": os.environ["PATH"]})
 
 
 def furnish(root: Path, target: Path | None) -> None:
@@ -74,8 +75,14 @@ def furnish(root: Path, target: Path | None) -> None:
     subprocess.run(["chroot", root, "useradd", "--create-home", "--shell", "/bin/bash", USER], check=True)
     (root / "etc/sudoers.d" / USER).write_text(f"{USER} ALL=(ALL) NOPASSWD: ALL\n")
     subprocess.run(["cp", "-a", sysroot, root / "opt/rust"], check=True)
-    (inside / ".cargo").mkdir()
-    subprocess.run(["cp", "-a", cargo / "registry", inside / ".cargo/registry"], check=True)
+    # At the same path as here: cargo takes what was built for another for stale.
+    downloads = root / str(cargo).lstrip("/")
+    downloads.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", cargo / "registry", downloads / "registry"], check=True)
+    subprocess.run(["chroot", root, "chown", "-R", f"{USER}:{USER}", cargo], check=True)
+    for parent in [cargo, *cargo.parents][:-1]:
+        (root / str(parent).lstrip("/")).chmod(0o755)
+    (root / "etc/cargo_home").write_text(str(cargo))
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, inside / "waypost"], check=True)
     if target:
         subprocess.run(["cp", "-a", target, inside / "target"], check=True)
@@ -91,6 +98,7 @@ def environment() -> dict[str, str]:
         "HOME": str(HOME),
         "USER": USER,
         "PATH": "/opt/rust/bin:/usr/local/bin:/usr/bin:/bin",
+        "CARGO_HOME": Path("/etc/cargo_home").read_text(),
         "CARGO_NET_OFFLINE": "true",
         # `git clean` leaves it, so that one build does for all.
         "CARGO_TARGET_DIR": str(HOME / "target"),
@@ -110,6 +118,8 @@ def demo(output) -> subprocess.Popen:
         stdout=output,
         stderr=output,
         start_new_session=True,
+        # As at a terminal: what a shell starts in the background would not hear SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -183,7 +193,7 @@ def inside(beside: bool) -> int:
         start_system_broker()
     before, files = processes(), system_files()
     log = Path("/tmp/demo.log")
-    # Each step's words on the screen, and what is in work a little later. apt, pip and the venv come only once.
+    # Each step's words on the screen, and what is in work a little later.
     steps = ["with apt", "Installing the SDK", "Building", "Starting RabbitMQ", "Starting an endpoint", "Computing"]
     for step in steps[2:] if beside else steps:
         for number in (signal.SIGINT, signal.SIGKILL):
