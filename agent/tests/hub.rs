@@ -17,7 +17,7 @@ use waypost_link::{
     ToWorker, TokenKey, VERSIONS, VersionRange, split,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const USER_ENDPOINT: Uuid = Uuid::from_u128(0xabc << 96);
 const BLOCK: BlockId = BlockId { epoch: 3, number: 1 };
 

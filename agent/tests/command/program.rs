@@ -115,7 +115,7 @@ impl Running {
                 return status.code();
             }
             assert!(
-                start.elapsed() < Duration::from_secs(30),
+                start.elapsed() < Duration::from_secs(60),
                 "it does not end: {}",
                 self.log()
             );
@@ -138,7 +138,7 @@ pub(crate) fn eventually<T>(what: &str, mut ready: impl FnMut() -> Option<T>) ->
         if let Some(value) = ready() {
             return value;
         }
-        assert!(start.elapsed() < Duration::from_secs(30), "{what} does not come");
+        assert!(start.elapsed() < Duration::from_secs(60), "{what} does not come");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use waypost_protocol::{AmqpCredentials, PublishArguments, QueueInfo};
 
 /// No step of a test takes longer than this.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for something that must come.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -29,7 +29,7 @@ async fn end_of(events: &mut mpsc::UnboundedReceiver<ProviderEvent>, block: Bloc
             }
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), ended)
+    tokio::time::timeout(Duration::from_secs(60), ended)
         .await
         .expect("the block ends")
 }
@@ -76,7 +76,7 @@ async fn a_block_is_found_and_ended_by_a_provider_that_did_not_start_it() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), written).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(60), written).await.unwrap();
 
     let (sender, mut later_events) = mpsc::unbounded_channel();
     let mut later = LocalProvider::new(settings, sender);
@@ -138,7 +138,7 @@ async fn a_block_that_ignores_sigterm_is_killed_with_what_it_started() {
             tokio::task::yield_now().await;
         }
     };
-    let child = tokio::time::timeout(Duration::from_secs(20), child).await.unwrap();
+    let child = tokio::time::timeout(Duration::from_secs(60), child).await.unwrap();
     provider.delete(block(7));
     let end = end_of(&mut events, block(7)).await;
     assert_eq!(end.exit, ProcessExit::Signal(9));
@@ -147,7 +147,7 @@ async fn a_block_that_ignores_sigterm_is_killed_with_what_it_started() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), gone)
+    tokio::time::timeout(Duration::from_secs(60), gone)
         .await
         .expect("what the block started is ended with it");
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use waypost_link::{Cause, Refusal, ToAgent, ToWorker};
 
+use crate::PATIENCE;
 use crate::agent::{Agent, is_alive, until};
 use crate::tasks::{call, message, pack, result, returned};
 
@@ -22,22 +23,28 @@ async fn a_segfault_is_told_within_half_a_second_and_the_next_task_gets_the_slot
     ]);
     // So that the executor is there and nothing of its start is measured.
     session.result(&buffers[1]).await;
-    let (dies, lives) = (Uuid::new_v4(), Uuid::new_v4());
-    session.run(dies, &buffers[0]).await;
-    let Some(ToAgent::Started { .. }) = session.hear_within(Duration::from_secs(10)).await else {
-        panic!("it starts")
-    };
-    let started = Instant::now();
-    let failure = session.failure_of(dies).await;
-    let told = started.elapsed();
-    assert_eq!(failure.cause, Cause::Signal { number: 11 });
-    assert_eq!(failure.output, "before the end: last words");
-    session.run(lives, &buffers[1]).await;
-    assert_eq!(returned_quickly(&mut session, lives).await, 3);
-    let both = started.elapsed();
-    assert!(told < Duration::from_millis(500), "told after {told:?}");
+    // Of five the median: what else the machine does may hold up one.
+    let (mut told, mut both) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let (dies, lives) = (Uuid::new_v4(), Uuid::new_v4());
+        session.run(dies, &buffers[0]).await;
+        let Some(ToAgent::Started { .. }) = session.hear_within(PATIENCE).await else {
+            panic!("it starts")
+        };
+        let started = Instant::now();
+        let failure = session.failure_of(dies).await;
+        told.push(started.elapsed());
+        assert_eq!(failure.cause, Cause::Signal { number: 11 });
+        assert_eq!(failure.output, "before the end: last words");
+        session.run(lives, &buffers[1]).await;
+        assert_eq!(returned_quickly(&mut session, lives).await, 3);
+        both.push(started.elapsed());
+    }
+    told.sort_unstable();
+    both.sort_unstable();
+    assert!(told[2] < Duration::from_millis(500), "told after {told:?}");
     assert!(
-        both < Duration::from_millis(1000),
+        both[2] < Duration::from_secs(1),
         "the next task was done after {both:?}"
     );
 }

@@ -31,10 +31,18 @@ async fn short_tasks_are_fetched_ahead_and_long_ones_are_not() {
     let _worker = agent.start(&["--slots", "1"]);
     let mut session = agent.welcome().await;
     let buffers = pack(&[("short", "add", json!([1, 2])), ("long", "nap", json!([0.4]))]);
-    for _ in 0..60 {
+    // How many it takes until they have been short long enough depends on how busy the machine is.
+    for done in 0.. {
         session.result(&buffers[0]).await;
+        if session.credit >= 10 {
+            break;
+        }
+        assert!(
+            done < 5_000,
+            "{} are asked for ahead after {done} short tasks",
+            session.credit
+        );
     }
-    session.wait_for_credit(10).await;
     // A long one empties what was asked for, and no more than one is asked for after it.
     session.result(&buffers[1]).await;
     let mut given = Vec::new();
@@ -210,7 +218,7 @@ async fn survives_the_agent(agent: Agent) {
     std::fs::write(&other_gate, "").unwrap();
     let mut session = agent.greet().await;
     assert!(
-        lost.elapsed() < Duration::from_secs(2),
+        lost.elapsed() < Duration::from_secs(10),
         "redialled after {:?}",
         lost.elapsed()
     );
