@@ -126,6 +126,8 @@ impl Place {
                 addresses: Vec::new(),
                 authority_key: SecretString::from(self.authority.reveal_key_pem()),
             }),
+            cluster: None,
+            release: None,
         })
         .await
         .unwrap();

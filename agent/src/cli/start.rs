@@ -1,5 +1,6 @@
 //! `endpoint start`: everything from the lock to the last heartbeat.
 
+mod deployment;
 mod detach;
 mod prepared;
 mod signals;
@@ -17,6 +18,7 @@ use super::instance::Instance;
 use super::{print, variable};
 use crate::config::{Configuration, EndpointDirectory, ProcessConfig, listen_address};
 use crate::manager::{Board, DirectEndpoint, TemplateEndpoint, run_shell, user_environment};
+use crate::provider::kubernetes::Cluster;
 use crate::runtime::{Ended, Environment, EnvironmentSettings};
 use crate::service::Registered;
 use crate::state::StateStore;
@@ -187,6 +189,7 @@ async fn bring_up(start: Start, stop: watch::Receiver<bool>) -> Result<(), CliEr
     board.set_endpoint_id(endpoint_id);
     tracing::info!(%endpoint_id, name = start.directory.name(), kind, "the endpoint is registered");
     let keys = store.link_keys()?;
+    let facts = deployment::facts();
     let environment = Environment::open(EnvironmentSettings {
         endpoint_id,
         directory: start.directory.path().to_owned(),
@@ -197,7 +200,9 @@ async fn bring_up(start: Start, stop: watch::Receiver<bool>) -> Result<(), CliEr
         reconnect_grace: std::time::Duration::from_secs(60),
         endpoint_version: prepared.protocol_version().to_owned(),
         metrics: Arc::clone(&metrics),
-        link: None,
+        link: facts.link(keys.authority_key)?,
+        cluster: Some(Cluster::new(facts.deployment(endpoint_id))),
+        release: facts.release(),
     })
     .await?;
     probes.set_ready();

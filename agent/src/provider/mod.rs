@@ -145,16 +145,23 @@ impl BlockNames {
         format!("{}{block}", self.prefix)
     }
 
-    /// The block that has this name, if it is one of this user endpoint.
+    /// The block that has this name, if it is one of this user endpoint. What stands before its id may be another
+    /// release's name: blocks live on when that changes, and a worker's token says whether its name is a true one.
     #[must_use]
     pub fn parse(&self, name: &str) -> Option<BlockId> {
-        let (epoch, number) = name.strip_prefix(&self.prefix)?.split_once('-')?;
+        let own = Self::new(self.user_endpoint);
+        let short = match name.rfind(&own.prefix) {
+            Some(0) => name,
+            Some(at) if name[..at].ends_with('-') => &name[at..],
+            Some(_) | None => return None,
+        };
+        let (epoch, number) = short.strip_prefix(&own.prefix)?.split_once('-')?;
         let block = BlockId {
             epoch: epoch.parse().ok()?,
             number: number.parse().ok()?,
         };
         // A name is only this block's if it is written as this block's: "1-01" is not "1-1".
-        (self.name(block) == name).then_some(block)
+        (own.name(block) == short).then_some(block)
     }
 }
 
@@ -189,8 +196,15 @@ mod tests {
         let names = BlockNames::of_release(user_endpoint, "lab-7");
         let block = BlockId { epoch: 12, number: 3 };
         assert_eq!(names.name(block), "lab-7-01000000-12-3");
-        assert_eq!(names.parse("lab-7-01000000-12-3"), Some(block));
-        assert_eq!(names.parse("01000000-12-3"), None);
-        assert_eq!(BlockNames::new(user_endpoint).parse("lab-7-01000000-12-3"), None);
+        for known in [
+            "lab-7-01000000-12-3",
+            "renamed-01000000-12-3",
+            "01000000-12-3",
+            "01000000-01000000-12-3",
+        ] {
+            assert_eq!(names.parse(known), Some(block), "{known}");
+        }
+        assert_eq!(names.parse("lab01000000-12-3"), None);
+        assert_eq!(names.parse("lab-02000000-12-3"), None);
     }
 }

@@ -12,6 +12,7 @@ use waypost_link::tls::Authority;
 use waypost_link::{Listener, TlsError, TokenKey};
 
 use crate::hub::Hub;
+use crate::provider::kubernetes::Cluster;
 use crate::telemetry::Metrics;
 
 /// What [`Environment::open`] needs.
@@ -37,6 +38,10 @@ pub struct EnvironmentSettings {
     pub metrics: Arc<Metrics>,
     /// How workers on other machines reach the agent; not at all if absent.
     pub link: Option<LinkSettings>,
+    /// The Kubernetes cluster in which blocks may be launched as pods.
+    pub cluster: Option<Arc<Cluster>>,
+    /// What the names of pods begin with: the name of the agent's own deployment.
+    pub release: Option<String>,
 }
 
 /// How workers on other machines reach the agent: TCP with TLS 1.3.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use waypost_engine::{BlockEndKind, BlockId, CauseKind, Event, PublishOutcome, TaskId, TaskOutcome, Time, WorkerId};
 
 use super::status::BlockStatus;
-use crate::provider::BlockNames;
+use crate::provider::{BlockDetails, BlockNames};
 use crate::telemetry::{
     self, BlockEnd, BlockState, DeliveryKind, Metrics, Publish, Share, SlotState, TaskOutcome as Outcome, TaskState,
 };
@@ -27,10 +27,13 @@ enum Phase {
 
 #[derive(Debug, Clone)]
 struct Block {
+    details: Option<BlockDetails>,
+    waiting: Option<String>,
     state: BlockState,
     worker: Option<WorkerId>,
     slots: u32,
     busy: usize,
+    said_busy: bool,
     idle_since: Time,
 }
 
@@ -40,6 +43,8 @@ pub(super) struct Observer {
     metrics: Arc<Metrics>,
     tasks: BTreeMap<TaskId, Phase>,
     blocks: BTreeMap<BlockId, Block>,
+    /// Some block has work that had none, or none any more.
+    changed: bool,
     waiting: u64,
     running: u64,
     finished: u64,
@@ -72,6 +77,7 @@ impl Observer {
             names,
             tasks: BTreeMap::new(),
             blocks: BTreeMap::new(),
+            changed: false,
             waiting: 0,
             running: 0,
             finished: 0,
@@ -155,10 +161,12 @@ impl Observer {
     /// The blocks, for status.
     pub(super) fn blocks(&self) -> Vec<BlockStatus> {
         let status = |(block, of): (&BlockId, &Block)| BlockStatus {
-            name: self.names.name(*block),
+            name: self.name(*block, of),
             state: telemetry::Label::value(of.state).to_owned(),
             slots: usize::try_from(of.slots).unwrap_or(usize::MAX),
             busy: of.busy,
+            node: of.details.as_ref().and_then(|details| details.node.clone()),
+            waiting: of.waiting.clone(),
         };
         self.blocks.iter().map(status).collect()
     }
@@ -174,8 +182,22 @@ impl Observer {
                 } else {
                     Duration::ZERO
                 };
-                (*block, self.names.name(*block), of.slots, idle)
+                (*block, self.name(*block, of), of.slots, idle)
             })
+    }
+
+    /// As the platform calls it, if it has said so: its name may begin with that of an earlier release.
+    fn name(&self, block: BlockId, of: &Block) -> String {
+        match &of.details {
+            Some(details) => details.name.clone(),
+            None => self.names.name(block),
+        }
+    }
+
+    /// Takes in where a block is.
+    pub(super) fn locate(&mut self, now: Time, block: BlockId, details: BlockDetails) {
+        tracing::info!(name = details.name, node = details.node, %block, "block is placed");
+        self.block(now, block).details = Some(details);
     }
 
     fn phase(&mut self, now: Time, task: TaskId, phase: Option<Phase>) {
@@ -190,6 +212,7 @@ impl Observer {
             {
                 block.busy = block.busy.saturating_sub(1);
                 block.idle_since = now;
+                self.changed |= block.busy == 0;
             }
         }
         if let Some(phase) = phase {
@@ -198,8 +221,21 @@ impl Observer {
                 && let Some(block) = self.blocks.get_mut(&block)
             {
                 block.busy += 1;
+                self.changed |= block.busy == 1;
             }
         }
+    }
+
+    /// The blocks that have work since the last call, or none any more.
+    pub(super) fn busy_changes(&mut self) -> Vec<(BlockId, bool)> {
+        if !std::mem::take(&mut self.changed) {
+            return Vec::new();
+        }
+        let change = |(block, of): (&BlockId, &mut Block)| {
+            let busy = of.busy > 0;
+            (std::mem::replace(&mut of.said_busy, busy) != busy).then_some((*block, busy))
+        };
+        self.blocks.iter_mut().filter_map(change).collect()
     }
 
     const fn counter(&mut self, phase: Phase) -> &mut u64 {
@@ -212,10 +248,14 @@ impl Observer {
 
     fn block(&mut self, now: Time, block: BlockId) -> &mut Block {
         self.blocks.entry(block).or_insert(Block {
+            details: None,
+            waiting: None,
             state: BlockState::Starting,
             worker: None,
             slots: 0,
             busy: 0,
+            // A block that begins is not to be ended: the first task is on its way.
+            said_busy: true,
             idle_since: now,
         })
     }
@@ -393,9 +433,11 @@ impl Observer {
                 let of = self.block(now, block);
                 of.worker = Some(worker);
                 of.slots = slots;
+                of.waiting = None;
                 if of.state != BlockState::Draining {
                     of.state = BlockState::Running;
                 }
+                self.changed = true;
                 tracing::info!(%worker, %block, slots, returned, "worker joined");
             }
             Event::WorkerSilent { worker, block } => {
@@ -428,6 +470,7 @@ impl Observer {
                 tracing::warn!(%block, failures, ?again_in, why = %end.message, output = %end.output, "block could not be started");
             }
             Event::BlockWaiting { block, waiting } => {
+                self.block(now, block).waiting = Some(waiting.text.clone());
                 tracing::warn!(%block, cause = waiting.cause.as_str(), why = %waiting.text, "block does not run yet");
             }
             Event::CircuitOpened { failures, end, tasks } => {

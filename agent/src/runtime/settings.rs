@@ -4,33 +4,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use uuid::Uuid;
-use waypost_engine::{Acknowledge, Guarantee, Scaling, Settings};
+use waypost_engine::{Acknowledge, Budget, Guarantee, OnUnschedulable, Scaling, Settings};
 
-use crate::config::{AckTiming, Delivery, EngineConfig, ScalingStrategy, UserEndpointConfig};
+use crate::config::{self, AckTiming, Delivery, EngineConfig, ProviderConfig, ScalingStrategy, UserEndpointConfig};
 
 /// How long running tasks may take to end when the endpoint is stopped.
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(30);
 
-/// What the engine is told.
-pub(super) fn engine(config: &UserEndpointConfig, epoch: u64, held_bytes: usize) -> Settings {
-    let provider = config.engine.provider.blocks();
-    let never = Duration::from_secs(100 * 365 * 24 * 3600);
-    let (most, idle) = match config.engine.strategy {
-        // Neither out nor in: what was started at first is all there ever is.
-        ScalingStrategy::None => (provider.init_blocks.max(provider.min_blocks), never),
-        ScalingStrategy::Simple | ScalingStrategy::HtexAutoScale => (provider.max_blocks, config.engine.max_idletime),
-    };
-    Settings {
+/// What the engine is told. The error is a sentence.
+pub(super) fn engine(config: &UserEndpointConfig, epoch: u64, held_bytes: usize) -> Result<Settings, String> {
+    Ok(Settings {
         epoch,
         slots_per_block: slots(&config.engine),
-        scaling: Scaling {
-            init_blocks: provider.init_blocks,
-            min_blocks: provider.min_blocks,
-            max_blocks: most,
-            parallelism: provider.parallelism,
-            max_idletime: idle,
-            ..Scaling::default()
-        },
+        scaling: scaling(&config.engine)?,
         max_retries_on_system_failure: config.engine.max_retries_on_system_failure,
         reconnect_grace: config.reconnect_grace,
         held_bytes: u64::try_from(held_bytes).unwrap_or(u64::MAX),
@@ -44,21 +30,96 @@ pub(super) fn engine(config: &UserEndpointConfig, epoch: u64, held_bytes: usize)
         },
         stop_grace: STOP_GRACE,
         ..Settings::default()
-    }
+    })
 }
 
-/// Slots of a block: what was asked for, at most as many as cores and memory allow if those were limited.
+fn scaling(config: &EngineConfig) -> Result<Scaling, String> {
+    let numbers = config.provider.blocks();
+    let mut scaling = Scaling {
+        init_blocks: numbers.init_blocks,
+        min_blocks: numbers.min_blocks,
+        max_blocks: numbers.max_blocks,
+        parallelism: numbers.parallelism,
+        max_idletime: config.max_idletime,
+        ..Scaling::default()
+    };
+    if let ProviderConfig::Kubernetes(provider) = &config.provider {
+        let budget = Budget {
+            max_blocks: numbers.max_blocks,
+            max_cores: provider.max_cores,
+            max_memory: provider.max_memory.map(bytes),
+        };
+        let (most, bound) = budget.blocks(provider.init_cpu.value(), bytes(provider.init_mem.value()));
+        if most == 0 && numbers.max_blocks > 0 {
+            return Err(format!(
+                "{} allows less than one block requests ({} cores, {} of memory), so that no task could ever run",
+                bound.as_str(),
+                provider.init_cpu.text(),
+                provider.init_mem.text()
+            ));
+        }
+        scaling = Scaling {
+            init_blocks: numbers.init_blocks.min(most),
+            min_blocks: numbers.min_blocks.min(most),
+            max_blocks: most,
+            bound,
+            min_idle_blocks: provider.min_idle_blocks,
+            creation_timeout: provider.creation_timeout,
+            registration_timeout: provider.registration_timeout,
+            scheduling_timeout: provider.scheduling_timeout,
+            on_unschedulable: match provider.on_unschedulable {
+                config::OnUnschedulable::Fail => OnUnschedulable::Fail,
+                config::OnUnschedulable::Wait => OnUnschedulable::Wait,
+            },
+            image_grace: provider.image_grace,
+            // The worker's own grace, and the time that Kubernetes takes to end what has ended.
+            drain_timeout: provider.termination_grace + Duration::from_secs(10),
+            ..scaling
+        };
+    }
+    match config.strategy {
+        // Neither out nor in: what was started at first is all there ever is.
+        ScalingStrategy::None => {
+            scaling.max_blocks = scaling.init_blocks.max(scaling.min_blocks);
+            scaling.max_idletime = Duration::from_secs(100 * 365 * 24 * 3600);
+        }
+        ScalingStrategy::Simple | ScalingStrategy::HtexAutoScale => {}
+    }
+    Ok(scaling)
+}
+
+/// Slots of a block: what was asked for, at most as many as the memory of where it runs allows. Where it runs is this
+/// machine or a pod, by its limits.
 pub(super) fn slots(config: &EngineConfig) -> u32 {
-    let cores = std::thread::available_parallelism()
-        .map_or(1.0, |cores| f64::from(u32::try_from(cores.get()).unwrap_or(u32::MAX)));
+    let (cores, memory, accelerators) = match &config.provider {
+        ProviderConfig::Local(_) => {
+            let cores = std::thread::available_parallelism()
+                .map_or(1.0, |cores| f64::from(u32::try_from(cores.get()).unwrap_or(u32::MAX)));
+            (cores, memory_bytes(), None)
+        }
+        ProviderConfig::Kubernetes(provider) => (
+            provider.max_cpu.value(),
+            Some(provider.max_mem.value()),
+            provider.accelerators.as_ref().map(|accelerators| accelerators.count),
+        ),
+    };
     let by_cores = whole(cores / config.cores_per_worker.max(f64::MIN_POSITIVE));
-    let by_memory = match (config.mem_per_worker, memory_bytes()) {
+    let by_memory = match (config.mem_per_worker, memory) {
         (Some(gigabytes), Some(bytes)) if gigabytes > 0.0 => whole(bytes / (gigabytes * 1e9)),
         _ => u32::MAX,
     };
     // Upstream counts cores only where max_workers_per_node leaves it open: a user who says 4 on 2 cores means 4.
     let asked = config.max_workers_per_node.unwrap_or(by_cores);
-    asked.min(by_memory).max(1)
+    asked.min(by_memory).min(accelerators.unwrap_or(u32::MAX)).max(1)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, as it should"
+)]
+fn bytes(number: f64) -> u64 {
+    number as u64
 }
 
 /// The whole part of a count, within what a count may be.
@@ -78,7 +139,7 @@ fn memory_bytes() -> Option<f64> {
     Some(kibibytes * 1024.0)
 }
 
-/// The worker's command line, but for what is different for each block.
+/// A local worker's command line, but for what is different for each block.
 pub(super) fn worker_command(
     config: &EngineConfig,
     worker: &Path,
@@ -89,12 +150,20 @@ pub(super) fn worker_command(
     let mut command = vec![worker.display().to_string()];
     let mut option = |name: &str, value: String| command.extend([name.to_owned(), value]);
     option("--connect", address.to_owned());
-    option("--slots", slots(config).to_string());
-    option("--endpoint-id", user_endpoint.to_string());
     option(
         "--working-directory",
         working_directory(config, directory).display().to_string(),
     );
+    command.extend(worker_options(config, user_endpoint));
+    command
+}
+
+/// The options of a worker that do not depend on where it runs.
+pub(super) fn worker_options(config: &EngineConfig, user_endpoint: Uuid) -> Vec<String> {
+    let mut options = Vec::new();
+    let mut option = |name: &str, value: String| options.extend([name.to_owned(), value]);
+    option("--slots", slots(config).to_string());
+    option("--endpoint-id", user_endpoint.to_string());
     if let Some(allowed) = &config.allowed_serializers {
         option("--allowed-serializers", allowed.join(","));
     }
@@ -102,19 +171,28 @@ pub(super) fn worker_command(
         option("--memory-per-slot", format!("{:.0}", gigabytes * 1e9));
     }
     if config.run_in_sandbox {
-        command.push("--sandbox".to_owned());
+        options.push("--sandbox".to_owned());
     }
-    command
+    options
 }
 
-/// Where tasks run.
-pub(super) fn working_directory(config: &EngineConfig, directory: &Path) -> PathBuf {
+/// The folder that must be there before blocks are launched: where tasks run, if that is on this machine.
+pub(super) fn local_directory(config: &EngineConfig, directory: &Path) -> PathBuf {
+    match config.provider {
+        ProviderConfig::Local(_) => working_directory(config, directory),
+        ProviderConfig::Kubernetes(_) => directory.to_owned(),
+    }
+}
+
+/// Where tasks of local blocks run.
+fn working_directory(config: &EngineConfig, directory: &Path) -> PathBuf {
     directory.join(&config.working_dir)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{KubernetesProviderConfig, Quantity};
 
     #[test]
     fn what_the_user_asks_for_is_what_a_block_gets() {
@@ -144,8 +222,50 @@ mod tests {
     fn a_strategy_of_none_keeps_what_was_started_at_first() {
         let mut config = UserEndpointConfig::default();
         config.engine.strategy = ScalingStrategy::None;
-        let settings = engine(&config, 1, 1);
+        let settings = engine(&config, 1, 1).unwrap();
         assert_eq!(settings.scaling.max_blocks, 1);
         assert!(settings.scaling.max_idletime > Duration::from_secs(1_000_000_000));
+    }
+
+    fn pods(provider: KubernetesProviderConfig) -> UserEndpointConfig {
+        let mut config = UserEndpointConfig::default();
+        config.engine.provider = ProviderConfig::Kubernetes(Box::new(provider));
+        config
+    }
+
+    #[test]
+    fn slots_of_a_pod_come_from_its_limits_and_not_from_this_machine() {
+        let mut config = pods(KubernetesProviderConfig {
+            max_cpu: Quantity::parse("6500m").unwrap(),
+            max_mem: Quantity::parse("8G").unwrap(),
+            ..KubernetesProviderConfig::default()
+        });
+        assert_eq!(slots(&config.engine), 6);
+        config.engine.cores_per_worker = 0.5;
+        assert_eq!(slots(&config.engine), 13);
+        config.engine.mem_per_worker = Some(2.0);
+        assert_eq!(slots(&config.engine), 4);
+        config.engine.max_workers_per_node = Some(3);
+        assert_eq!(slots(&config.engine), 3);
+    }
+
+    #[test]
+    fn a_budget_smaller_than_one_block_is_refused_with_its_name() {
+        let mut provider = KubernetesProviderConfig {
+            init_cpu: Quantity::parse("2").unwrap(),
+            max_cores: Some(7.0),
+            ..KubernetesProviderConfig::default()
+        };
+        let settings = engine(&pods(provider.clone()), 1, 1).unwrap();
+        assert_eq!(
+            (settings.scaling.max_blocks, settings.scaling.bound.as_str()),
+            (3, "max_cores")
+        );
+        provider.max_cores = Some(1.0);
+        let refused = engine(&pods(provider), 1, 1).unwrap_err();
+        assert!(
+            refused.starts_with("max_cores allows less than one block requests (2 cores"),
+            "{refused}"
+        );
     }
 }

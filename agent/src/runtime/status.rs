@@ -34,6 +34,10 @@ pub struct BlockStatus {
     pub slots: usize,
     /// Slots with a running task.
     pub busy: usize,
+    /// The node that it was put on, if the platform has nodes.
+    pub node: Option<String>,
+    /// Why it does not run yet, in the platform's words.
+    pub waiting: Option<String>,
 }
 
 /// A user endpoint's state and figures at one moment.

@@ -36,6 +36,7 @@ impl Driver {
                     self.fenced = false;
                 }
                 self.registration.set_open(true);
+                self.provider.hold(true);
                 tracing::info!(user_endpoint = %self.specification.name, channel, "consuming tasks");
                 self.input(Input::ConsumerStarted {
                     channel: ChannelEpoch(channel),
@@ -45,6 +46,7 @@ impl Driver {
                 tracing::warn!(user_endpoint = %self.specification.name, "another agent consumes the tasks: standing by");
                 self.touch_status();
                 self.registration.set_open(false);
+                self.provider.hold(false);
                 self.fenced = true;
                 self.input(Input::Fenced);
             }
@@ -90,6 +92,7 @@ impl Driver {
             self.input(Input::ConsumerTimeout { timeout: limit });
         }
         if let Some(channel) = channel {
+            self.provider.hold(false);
             self.input(Input::ConsumerLost {
                 channel: ChannelEpoch(channel),
             });
@@ -174,7 +177,11 @@ impl Driver {
             ProviderEvent::Started { block, outcome } => Input::BlockStarted { block, outcome },
             ProviderEvent::Deleted { block, done } => Input::BlockDeleted { block, done },
             ProviderEvent::Observed { block, state } => Input::BlockObserved { block, state },
-            ProviderEvent::Located { .. } => return,
+            ProviderEvent::Located { block, details } => {
+                self.observer.locate(self.clock.now(), block, details);
+                self.touch_status();
+                return;
+            }
         };
         self.input(input);
     }

@@ -25,7 +25,7 @@ use super::{Command, Ended, Environment, Specification, settings};
 use crate::broker::Broker;
 use crate::hub::{HubEvent, Registration, WorkerHandle};
 use crate::journal::Journal;
-use crate::provider::{ListError, Provider, ProviderEvent};
+use crate::provider::{CheckError, ListError, Provider, ProviderEvent};
 use crate::telemetry::{self, Share};
 use clock::Clock;
 use show::HeldBytes;
@@ -90,19 +90,13 @@ impl Driver {
     ) -> Result<Self, Ended> {
         let clock = Clock::start();
         let directory = &specification.directory;
-        std::fs::create_dir_all(settings::working_directory(&specification.config.engine, directory)).map_err(
-            |error| {
-                Ended::Failed(format!(
-                    "its working directory in {} can not be made: {error}",
-                    directory.display()
-                ))
-            },
-        )?;
+        std::fs::create_dir_all(settings::local_directory(&specification.config.engine, directory))
+            .map_err(|error| Ended::Failed(format!("its folder {} can not be made: {error}", directory.display())))?;
         let place = environment.take_place();
         let shared = environment.settings();
         let opened = open_journal(directory, clock.now()).await;
         let (journal, records) = opened.map_err(Ended::Failed)?;
-        let (mut engine, engine_settings) = engine(&specification, &environment, &place, 0);
+        let (mut engine, engine_settings) = engine(&specification, &environment, &place, 0).map_err(Ended::Failed)?;
         let window = u16::try_from(engine_settings.prefetch.initial).unwrap_or(u16::MAX);
         let slots_per_block = engine_settings.slots_per_block;
         engine.restore(clock.now(), records);
@@ -110,6 +104,7 @@ impl Driver {
         let (provider_sender, provider_events) = mpsc::unbounded_channel();
         let made = blocks::provider(&specification, &environment, provider_sender);
         let mut provider = made.map_err(Ended::Failed)?;
+        let doubt = check(provider.as_mut(), &specification).await?;
         let blocks = list(provider.as_mut(), &mut specification, &status, commands).await?;
         engine.handle(clock.now(), Input::BlocksListed { blocks });
 
@@ -157,6 +152,9 @@ impl Driver {
             specification,
             environment,
         };
+        if let Some(doubt) = doubt {
+            driver.observer.note_error(doubt);
+        }
         driver.carry_out();
         driver.write_journal();
         Ok(driver)
@@ -190,6 +188,9 @@ impl Driver {
                 self.hub_event(event);
             }
             self.write_journal();
+            for (block, busy) in self.observer.busy_changes() {
+                self.provider.busy(block, busy);
+            }
             self.keep_house();
             if let Some(ended) = self.is_over() {
                 self.finish(&ended).await;
@@ -278,15 +279,18 @@ impl Driver {
         self.generation += 1;
         self.workers.clear();
         self.journalled = None;
-        let (mut engine, _) = engine(&self.specification, &self.environment, &self.place, self.generation);
+        match engine(&self.specification, &self.environment, &self.place, self.generation) {
+            Ok((engine, _)) => self.engine = engine,
+            // It was made of the same settings before.
+            Err(error) => self.observer.note_error(error),
+        }
         match open_journal(&self.specification.directory, self.clock.now()).await {
             Ok((journal, records)) => {
                 self.journal = journal;
-                engine.restore(self.clock.now(), records);
+                self.engine.restore(self.clock.now(), records);
             }
             Err(error) => self.observer.note_error(error),
         }
-        self.engine = engine;
         self.observer.forget();
         self.input(Input::BlocksListed { blocks });
         self.input(Input::PublisherStarted);
@@ -302,16 +306,26 @@ fn engine(
     environment: &Environment,
     place: &Place,
     generation: u64,
-) -> (Engine, waypost_engine::Settings) {
+) -> Result<(Engine, waypost_engine::Settings), String> {
     let epoch = environment.settings().epoch * GENERATIONS + generation;
-    let settings = settings::engine(&specification.config, epoch, place.held_bytes());
+    let settings = settings::engine(&specification.config, epoch, place.held_bytes())?;
     let composer = Composer {
         names: blocks::names(specification, environment),
     };
-    (
-        Engine::new(settings.clone(), rand::random(), Box::new(composer)),
-        settings,
-    )
+    let engine = Engine::new(settings.clone(), rand::random(), Box::new(composer));
+    Ok((engine, settings))
+}
+
+/// Asks whether blocks could be launched as they are configured. What may yet change is given back in words.
+async fn check(provider: &mut dyn Provider, specification: &Specification) -> Result<Option<String>, Ended> {
+    match provider.check().await {
+        Ok(()) => Ok(None),
+        Err(CheckError::Refused(why)) => Err(Ended::Failed(why)),
+        Err(CheckError::Doubtful(why)) => {
+            tracing::warn!(user_endpoint = %specification.name, %why, "blocks could not be launched at present");
+            Ok(Some(why))
+        }
+    }
 }
 
 /// The blocks that exist, asked for until the platform answers or the user endpoint is told to end.
