@@ -278,6 +278,29 @@ async fn a_worker_that_dials_over_tls_runs_tasks_and_is_found_again_by_the_next_
     topology.remove().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_of_a_function_that_is_not_allowed_is_refused_in_upstreams_words_and_leaves_the_queue() {
+    let functions = Functions::pack(&[("double", "return x * 2", "(21,)")]);
+    let topology = Topology::create().await;
+    let mut place = Place::new(1);
+    place.config.base.allowed_functions = Some(vec![Uuid::from_u128(1)]);
+    let running = place.start(&topology).await;
+    let task = Uuid::new_v4();
+    topology.send_task(task, &functions.body("double", task)).await;
+    let result = next_result(&topology).await;
+    assert_eq!(result.task_id, task);
+    assert_eq!(result.error_details.unwrap().code, "FUNCTION_NOT_ALLOWED");
+    let words = format!("not permitted on endpoint {}", Uuid::nil());
+    assert!(result.data.contains(&words), "{}", result.data);
+    assert_eq!(running.endpoint.stop(Stop::Drain).await, Ended::Stopped);
+    assert_eq!(
+        topology.ready("tasks").await,
+        0,
+        "it was acknowledged, and not given back"
+    );
+    topology.remove().await;
+}
+
 /// What was published when the agent was killed, and not confirmed, is published again by the next life: the same to
 /// the last byte, and the service drops it by the task's id. After an end in good order there is no such thing.
 fn note_result(results: &mut BTreeMap<String, TaskResult>, result: TaskResult, how: Option<Stop>) {

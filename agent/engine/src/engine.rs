@@ -111,6 +111,7 @@ impl Engine {
                 self.timers.clear(Timer::Refresh);
             }
             Input::Delivery(delivery) => self.on_delivery(delivery),
+            Input::Denied(delivery) => self.on_denied(delivery),
             Input::QueueDepth { ready } => self.on_queue_depth(ready),
             Input::PublisherStarted => self.on_publisher_started(),
             Input::PublisherLost => self.on_publisher_lost(),

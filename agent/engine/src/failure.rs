@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{BlockId, TaskId, Time};
+use crate::{BlockId, FunctionId, TaskId, Time};
 
 /// Makes the result that says a [`Failure`], ready for the wire. It must be a function of its arguments alone (the time
 /// is [`Failure::at`]), so that the same failure is always the same bytes.
@@ -66,6 +66,11 @@ pub enum Cause {
         /// In the worker's words.
         reason: String,
     },
+    /// Its function may not run on this endpoint.
+    Denied {
+        /// The function.
+        function: FunctionId,
+    },
     /// At-most-once, and the journal could not be written, so that a start could not have been remembered.
     JournalFailed,
     /// It was cancelled.
@@ -86,6 +91,7 @@ pub enum CauseKind {
     Interrupted,
     NoBlockStarts,
     Refused,
+    Denied,
     JournalFailed,
     Cancelled,
     EndpointStopped,
@@ -93,7 +99,7 @@ pub enum CauseKind {
 
 impl CauseKind {
     /// Every kind, in a fixed order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::ExecutorDied,
         Self::OutOfMemory,
         Self::BlockEnded,
@@ -102,6 +108,7 @@ impl CauseKind {
         Self::Interrupted,
         Self::NoBlockStarts,
         Self::Refused,
+        Self::Denied,
         Self::JournalFailed,
         Self::Cancelled,
         Self::EndpointStopped,
@@ -119,6 +126,7 @@ impl CauseKind {
             Self::Interrupted => "interrupted",
             Self::NoBlockStarts => "no_block_starts",
             Self::Refused => "refused",
+            Self::Denied => "denied",
             Self::JournalFailed => "journal_failed",
             Self::Cancelled => "cancelled",
             Self::EndpointStopped => "endpoint_stopped",
@@ -156,6 +164,7 @@ impl Cause {
             Self::Interrupted => CauseKind::Interrupted,
             Self::NoBlockStarts { .. } => CauseKind::NoBlockStarts,
             Self::Refused { .. } => CauseKind::Refused,
+            Self::Denied { .. } => CauseKind::Denied,
             Self::JournalFailed => CauseKind::JournalFailed,
             Self::Cancelled => CauseKind::Cancelled,
             Self::EndpointStopped => CauseKind::EndpointStopped,

@@ -34,6 +34,8 @@ pub enum Input {
     },
     /// A task came.
     Delivery(Delivery),
+    /// A task came that may not run here: it is not begun, and its result says so.
+    Denied(Delivery),
     /// The answer to [`Output::AskQueueDepth`](crate::Output::AskQueueDepth).
     QueueDepth {
         /// Messages that wait in the queue, those delivered to us not counted; `None` if the question was refused.

@@ -20,21 +20,25 @@ const FRAME: usize = 68;
 #[derive(Debug, Clone)]
 pub(super) struct Composer {
     pub(super) names: BlockNames,
+    pub(super) endpoint_id: Uuid,
 }
 
 impl ComposeFailure for Composer {
     fn compose(&self, task: TaskId, failure: &Failure) -> Bytes {
-        let text = self.text(failure);
         // Whole seconds and parts of it come from the failure alone, so that the same failure is the same bytes.
         let at = i64::try_from(failure.at.as_micros())
             .unwrap_or(i64::MAX)
             .saturating_mul(1000);
+        if let Cause::Denied { function } = failure.cause {
+            return not_allowed(task, function.0, self.endpoint_id, at);
+        }
+        let text = self.text(failure);
         error_result(task, at, &text, error_code::REMOTE_EXECUTION, USER_MESSAGE)
     }
 }
 
 /// The result of a task of a function that the endpoint may not run, with upstream's words.
-pub(super) fn not_allowed(task: TaskId, function: Uuid, endpoint: Uuid, at_ns: i64) -> Bytes {
+fn not_allowed(task: TaskId, function: Uuid, endpoint: Uuid, at_ns: i64) -> Bytes {
     let text = format!("Function {function} not permitted on endpoint {endpoint}");
     error_result(task, at_ns, &text, error_code::FUNCTION_NOT_ALLOWED, &text)
 }
@@ -96,6 +100,11 @@ impl Composer {
             Cause::Refused { reason } => (
                 "TaskRefused",
                 format!("the worker in {place} can not run this task: {reason}"),
+                "",
+            ),
+            Cause::Denied { function } => (
+                "FunctionNotAllowed",
+                format!("the function {} may not run on this endpoint", function.0),
                 "",
             ),
             Cause::JournalFailed => (
@@ -196,6 +205,7 @@ mod tests {
     fn composer() -> Composer {
         Composer {
             names: BlockNames::new(Uuid::from_u128(0xabc << 96)),
+            endpoint_id: Uuid::from_u128(0xdef),
         }
     }
 

@@ -510,7 +510,9 @@ impl Observer {
 
 const fn outcome_of(cause: CauseKind) -> Outcome {
     match cause {
-        CauseKind::Refused | CauseKind::NoBlockStarts | CauseKind::JournalFailed => Outcome::Refused,
+        CauseKind::Refused | CauseKind::Denied | CauseKind::NoBlockStarts | CauseKind::JournalFailed => {
+            Outcome::Refused
+        }
         CauseKind::ExecutorDied
         | CauseKind::OutOfMemory
         | CauseKind::BlockEnded

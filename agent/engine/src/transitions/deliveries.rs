@@ -1,7 +1,9 @@
 use crate::mutation::Mutation;
 use crate::state::task::{Message, State, Task};
 use crate::transitions::journal::Pending;
-use crate::{AcceptedTask, Acknowledge, ChannelEpoch, Delivery, Event, Guarantee, JournalRecord, Output, TaskId};
+use crate::{
+    AcceptedTask, Acknowledge, Cause, ChannelEpoch, Delivery, Event, Guarantee, JournalRecord, Output, TaskId,
+};
 
 impl crate::Engine {
     pub(crate) fn on_consumer_started(&mut self, channel: ChannelEpoch) {
@@ -89,6 +91,20 @@ impl crate::Engine {
             self.outputs.push_back(Output::GiveBack { tag });
         } else {
             self.accept(delivery);
+        }
+    }
+
+    /// A task that may not run here is one like any other, but that it fails at once: so its delivery, too, is
+    /// acknowledged only when its result is confirmed. One that began before it was forbidden goes on.
+    pub(crate) fn on_denied(&mut self, delivery: Delivery) {
+        let (id, function) = (delivery.task, delivery.function);
+        self.on_delivery(delivery);
+        if self
+            .tasks
+            .get(id)
+            .is_some_and(|task| matches!(task.state, State::Held | State::Waiting | State::Reserved { .. }))
+        {
+            self.fail(id, Cause::Denied { function }, None, None);
         }
     }
 

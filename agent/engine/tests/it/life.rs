@@ -403,6 +403,25 @@ fn a_cancelled_task_is_ended_wherever_it_is() {
 }
 
 #[test]
+fn a_denied_task_is_never_begun_and_no_acknowledgement_covers_it_before_its_result_is_confirmed() {
+    let mut it = Recorder::started(settings());
+    it.worker(1, block(0), 2);
+    it.deliver_denied(7);
+    it.expect(["journal failed 7"]);
+    it.journalled();
+    it.expect(["publish 7: Denied { function: FunctionId(00000000-0000-0000-0000-00000000004d) } after 0"]);
+    it.deliver(8);
+    it.expect(["run 8 on w1"]);
+    it.begin(1, 8);
+    it.finish(1, 8);
+    it.expect(["publish 8: result"]);
+    it.confirm(8);
+    it.expect(["settled [8] to w1", "ack 2"]);
+    it.confirm(7);
+    it.expect(["ack 1"]);
+}
+
+#[test]
 fn an_impossible_task_gets_the_workers_words() {
     let mut it = Recorder::started(settings());
     it.worker(1, block(0), 1);

@@ -256,9 +256,20 @@ impl Recorder {
         self.deliver_as(number, true, None);
     }
 
+    /// Delivers a task of a function that may not run here.
+    pub(crate) fn deliver_denied(&mut self, number: u128) {
+        let delivery = self.next_delivery(number, false, None);
+        self.give(Input::Denied(delivery));
+    }
+
     pub(crate) fn deliver_as(&mut self, number: u128, redelivered: bool, delivery_count: Option<u64>) {
+        let delivery = self.next_delivery(number, redelivered, delivery_count);
+        self.give(Input::Delivery(delivery));
+    }
+
+    fn next_delivery(&mut self, number: u128, redelivered: bool, delivery_count: Option<u64>) -> Delivery {
         self.next_tag += 1;
-        let delivery = Delivery {
+        Delivery {
             tag: DeliveryTag {
                 channel: ChannelEpoch(self.channel),
                 tag: self.next_tag,
@@ -270,8 +281,7 @@ impl Recorder {
             resource_specification: None,
             result_serializers: None,
             body: self.body.clone(),
-        };
-        self.give(Input::Delivery(delivery));
+        }
     }
 
     fn attempt(&self, number: u128) -> u32 {

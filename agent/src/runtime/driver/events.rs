@@ -1,22 +1,18 @@
 //! What the broker, the workers and the provider say, into the engine's words.
 
-use waypost_engine::{ChannelEpoch, DeliveryTag, Input, PublishId};
+use waypost_engine::{ChannelEpoch, Input};
 
 use super::{Driver, Worker};
 use crate::broker;
 use crate::hub::HubEvent;
 use crate::provider::ProviderEvent;
-use crate::runtime::failure::not_allowed;
 use crate::telemetry::{self, TaskOutcome};
 
 impl Driver {
     pub(super) async fn broker_event(&mut self, event: broker::Event) {
         match event {
             broker::Event::Delivery(delivery) => self.delivery(delivery),
-            broker::Event::Published { publish, outcome } => match self.refusals.remove(&publish) {
-                Some(tag) => self.refused(tag, outcome),
-                None => self.input(Input::PublishOutcome { publish, outcome }),
-            },
+            broker::Event::Published { publish, outcome } => self.input(Input::PublishOutcome { publish, outcome }),
             broker::Event::Connected => {
                 self.observer.clear_broker_error();
                 self.broker_share.set(telemetry::Connection::Tasks, 1);
@@ -85,7 +81,6 @@ impl Driver {
             .broker_reconnects
             .increment(telemetry::Connection::Tasks);
         self.broker_share.set(telemetry::Connection::Tasks, 0);
-        self.refusals.clear();
         self.touch_status();
         self.input(Input::PublisherLost);
         if let broker::BrokerError::ConsumerTimeout { limit } = reason {
@@ -102,32 +97,9 @@ impl Driver {
     fn delivery(&mut self, delivery: waypost_engine::Delivery) {
         let allowed = self.specification.config.base.allowed_functions.as_ref();
         if allowed.is_some_and(|allowed| !allowed.contains(&delivery.function.0)) {
-            let publish = PublishId(self.next_refusal);
-            self.next_refusal += 1;
-            let at = i64::try_from(self.clock.now().as_micros())
-                .unwrap_or(i64::MAX)
-                .saturating_mul(1000);
-            let (task, function) = (delivery.task, delivery.function.0);
-            tracing::warn!(%task, %function, "task refused: its function is not allowed here");
-            self.environment
-                .settings()
-                .metrics
-                .task_results
-                .increment(TaskOutcome::Refused);
-            self.refusals.insert(publish, delivery.tag);
-            self.broker
-                .publish(publish, not_allowed(task, function, self.specification.endpoint_id, at));
-            return;
-        }
-        self.input(Input::Delivery(delivery));
-    }
-
-    /// What became of the result that says that a function is not allowed.
-    fn refused(&mut self, tag: DeliveryTag, outcome: waypost_engine::PublishOutcome) {
-        if outcome == waypost_engine::PublishOutcome::Confirmed {
-            self.broker.ack(tag, false);
+            self.input(Input::Denied(delivery));
         } else {
-            self.broker.give_back(tag);
+            self.input(Input::Delivery(delivery));
         }
     }
 

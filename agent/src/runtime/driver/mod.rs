@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
-use waypost_engine::{BlockId, DeliveryTag, Engine, EntryId, Input, JournalRecord, Output, PublishId, Time, WorkerId};
+use waypost_engine::{BlockId, Engine, EntryId, Input, JournalRecord, Output, Time, WorkerId};
 
 use super::blocks;
 use super::environment::Place;
@@ -36,8 +36,6 @@ const HUB_EVENTS_MAX: usize = 64;
 /// The first and the longest wait before blocks that could not be listed are listed again.
 const LIST_AGAIN_FIRST: Duration = Duration::from_millis(200);
 const LIST_AGAIN_MAX: Duration = Duration::from_secs(10);
-/// Publishes of our own have ids that the engine's never reach.
-const OWN_PUBLISHES: u64 = 1 << 63;
 
 /// One running user endpoint.
 pub(super) struct Driver {
@@ -55,8 +53,6 @@ pub(super) struct Driver {
     registration: Registration,
     hub_events: mpsc::Receiver<HubEvent>,
     workers: BTreeMap<WorkerId, Worker>,
-    refusals: BTreeMap<PublishId, DeliveryTag>,
-    next_refusal: u64,
     observer: Observer,
     held_bytes: HeldBytes,
     heartbeats: Heartbeats,
@@ -134,8 +130,6 @@ impl Driver {
             registration,
             hub_events,
             workers: BTreeMap::new(),
-            refusals: BTreeMap::new(),
-            next_refusal: OWN_PUBLISHES,
             observer: Observer::new(names, Arc::clone(&shared.metrics)),
             held_bytes: HeldBytes::new(Arc::clone(&shared.metrics)),
             heartbeats,
@@ -311,6 +305,7 @@ fn engine(
     let settings = settings::engine(&specification.config, epoch, place.held_bytes())?;
     let composer = Composer {
         names: blocks::names(specification, environment),
+        endpoint_id: specification.endpoint_id,
     };
     let engine = Engine::new(settings.clone(), rand::random(), Box::new(composer));
     Ok((engine, settings))
