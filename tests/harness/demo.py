@@ -17,8 +17,13 @@ from pathlib import Path
 from harness import checkout, debian, environments, ports, processes
 from harness.endpoint import Endpoint, engine_block
 from harness.environments import PythonEnvironment
-from harness.interchange import CLIENTS_PORT, Client, Interchange, client_settings
+from harness.interchange import CLIENTS_PORT, LOCAL, Client, Interchange, client_settings
 from harness.keeper import Keeper, end_kept, is_kept
+from harness.kubernetes import addresses, programs
+from harness.kubernetes import cluster as clusters
+from harness.kubernetes import demo as kubernetes
+from harness.kubernetes.cluster import Cluster
+from harness.kubernetes.endpoint import KubernetesEndpoint
 from harness.rabbitmq import RabbitMQ
 
 STATE = checkout.ROOT / ".demo"
@@ -66,9 +71,11 @@ def sdk() -> PythonEnvironment:
     return PythonEnvironment(STATE / "venv", [SDK])
 
 
-def missing_packages() -> list[str]:
+def missing_packages(arguments: argparse.Namespace) -> list[str]:
     """What apt has to bring. A RabbitMQ and a Python that are there in another way will do."""
     wanted = [] if RabbitMQ.installed() else ["rabbitmq-server"]
+    if arguments.kubernetes:
+        wanted += debian.missing(kubernetes.packages())
     try:
         environments.base_python()
     except FileNotFoundError:
@@ -76,7 +83,7 @@ def missing_packages() -> list[str]:
     return wanted
 
 
-def announce(packages: list[str], yes: bool) -> None:
+def announce(packages: list[str], arguments: argparse.Namespace) -> None:
     """Lists what will be installed and, on a terminal, asks."""
     plan = []
     if packages:
@@ -85,6 +92,8 @@ def announce(packages: list[str], yes: bool) -> None:
         plan.append(f"with pip, into {within(sdk().folder)}/: {SDK}")
     if not all((checkout.target() / "release" / name).exists() for name in PROGRAMS):
         plan.append("with cargo, into target/: Waypost itself, with its dependencies (some minutes)")
+    if arguments.kubernetes:
+        plan += kubernetes.plan()
     if not plan:
         return
     print("This will install:")
@@ -92,16 +101,17 @@ def announce(packages: list[str], yes: bool) -> None:
         print(f"  - {line}")
     if packages and shutil.which("apt-get") is None:
         raise DemoError(f"apt-get is missing. Install {' and '.join(packages)} in your system's way, then start again.")
-    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+    if not arguments.yes and sys.stdin.isatty() and sys.stdout.isatty():
         answer = input("Go on? [Y/n] ")
         if answer.strip().lower() not in ("", "y", "yes"):
             raise DemoError("nothing was installed or started")
 
 
-def claim(port: int) -> None:
+def claim(port: int, address: str = LOCAL) -> None:
     """DemoError that names who has the port, if it is taken."""
     owner = processes.listener_on(port)
-    if owner is None and ports.is_free(port):
+    # Clients say "localhost", which may mean more than one address.
+    if ports.is_free(port, address) and (owner is None or address != LOCAL):
         return
     raise DemoError(
         f"port {port} is in use by {owner or 'something that does not show itself'}. "
@@ -109,10 +119,15 @@ def claim(port: int) -> None:
     )
 
 
-def write_environment(port: int, client: Client, endpoint: Endpoint | None) -> None:
+def write_environment(
+    port: int, client: Client, endpoint: Endpoint | KubernetesEndpoint | None, cluster: Cluster | None
+) -> None:
     """Writes the file to `source`, after which an unmodified SDK finds the interchange and the endpoint."""
-    settings = client_settings(port, client, RUNNING / "endpoint")
-    if port == CLIENTS_PORT:
+    address = addresses.HOST if cluster else LOCAL
+    settings = client_settings(port, client, RUNNING / "endpoint", address)
+    if cluster is not None:
+        settings["KUBECONFIG"] = str(cluster.kubeconfig)
+    if (address, port) == (LOCAL, CLIENTS_PORT):
         settings["NO_PROXY"] = settings["no_proxy"] = "localhost,127.0.0.1"
     else:
         settings["NO_PROXY"] = settings["no_proxy"] = ""
@@ -135,30 +150,41 @@ def forget() -> None:
 
 def set_up(arguments: argparse.Namespace, keeper: Keeper, steps: Steps) -> RabbitMQ:
     """Installs and builds what is missing, while the broker starts."""
-    packages = missing_packages()
-    announce(packages, arguments.yes)
+    packages = missing_packages(arguments)
+    announce(packages, arguments)
     if packages:
         with steps.step(f"Installing {' and '.join(packages)} (log: {within(LOGS)}/apt.log)"):
             debian.install(packages, LOGS / "apt.log")
     steps.current = "starting RabbitMQ"
-    broker = RabbitMQ(keeper, folder=RUNNING / "rabbitmq").start(wait=False)
+    # On Kubernetes it waits for the address by which pods reach it.
+    broker = RabbitMQ(keeper, folder=RUNNING / "rabbitmq", address=addresses.HOST if arguments.kubernetes else None)
+    if not arguments.kubernetes:
+        broker.start(wait=False)
     if not sdk().ready:
         with steps.step(f"Installing the SDK into {within(sdk().folder)}"):
             sdk().make(keeper, shown=True)
     with steps.step("Building Waypost"):
         targets = [part for name in PROGRAMS for part in ("--bin", name)]
         keeper.run("cargo", ["cargo", "build", "--release", "--locked", *targets], directory=checkout.ROOT, shown=True)
+        if arguments.kubernetes:
+            command = [*checkout.STATIC_WORKER, "--target", checkout.host_target()]
+            keeper.run("cargo", command, directory=checkout.ROOT, shown=True)
+    if arguments.kubernetes and programs.missing(programs.CLUSTER):
+        with steps.step(f"Building Kubernetes (log: {within(LOGS)}/kubernetes-build.log)"):
+            programs.build(keeper, programs.CLUSTER)
     return broker
 
 
 def start(
-    arguments: argparse.Namespace, keeper: Keeper, steps: Steps, broker: RabbitMQ
-) -> tuple[Client, Endpoint | None]:
+    arguments: argparse.Namespace, keeper: Keeper, steps: Steps, broker: RabbitMQ, cluster: Cluster | None
+) -> tuple[Client, Endpoint | KubernetesEndpoint | None]:
     """Starts the services."""
     with steps.step("Starting RabbitMQ"):
+        if broker.process is None:
+            broker.start(wait=False)
         broker.wait_ready()
     with steps.step(f"Starting the interchange on port {arguments.port}"):
-        claim(arguments.port)
+        claim(arguments.port, addresses.HOST if cluster else LOCAL)
         (RUNNING / "interchange").mkdir()
         interchange = Interchange(
             keeper,
@@ -166,10 +192,14 @@ def start(
             broker,
             folder=RUNNING / "interchange",
             port=arguments.port,
+            address=addresses.HOST if cluster else LOCAL,
         ).start()
         client = interchange.create_client("demo")
     if arguments.without_endpoint:
         return client, None
+    if cluster is not None:
+        with steps.step("Building images, and deploying an endpoint"):
+            return client, kubernetes.deploy(keeper, cluster, interchange, client, NAME)
     slots = max(2, min(8, len(os.sched_getaffinity(0))))
     with steps.step(f"Starting an endpoint with {slots} slots"):
         endpoint = Endpoint(
@@ -186,6 +216,16 @@ def start(
     return client, endpoint
 
 
+def refuse_unless_possible() -> None:
+    """DemoError that says why, if this machine or this user can not have a cluster."""
+    try:
+        clusters.refuse_unless_possible()
+    except PermissionError as error:
+        raise DemoError(f"{error}. Run it as root: `sudo ./demo --kubernetes`") from None
+    except FileNotFoundError as error:
+        raise DemoError(str(error)) from None
+
+
 def compute(keeper: Keeper, steps: Steps) -> None:
     """Runs the example as a user would."""
     print("Computing a picture with globus-compute-sdk", flush=True)
@@ -195,14 +235,17 @@ def compute(keeper: Keeper, steps: Steps) -> None:
     keeper.run("mosaic", ["sh", "-c", command], directory=checkout.ROOT, shown=True, timeout=600)
 
 
-def advise(arguments: argparse.Namespace, endpoint: Endpoint | None) -> None:
+def advise(
+    arguments: argparse.Namespace, endpoint: Endpoint | KubernetesEndpoint | None, cluster: Cluster | None
+) -> None:
     """What to type next."""
     if endpoint is not None:
         print(f"\nThe picture: {within(PICTURE)}")
     if not arguments.keep:
+        on = "--kubernetes " if cluster else ""
         print(
             "\nAll is ended. To run functions of your own:\n"
-            "    ./demo --keep && . .demo/env && .demo/venv/bin/python examples/hello.py"
+            f"    ./demo {on}--keep && . .demo/env && .demo/venv/bin/python examples/hello.py"
         )
         return
     print("\nIt goes on running. In this shell, or another at this folder:\n    . .demo/env")
@@ -210,6 +253,13 @@ def advise(arguments: argparse.Namespace, endpoint: Endpoint | None) -> None:
         print("    globus-compute-endpoint configure mine && globus-compute-endpoint start mine")
     else:
         print("    .demo/venv/bin/python examples/hello.py     # or any program that uses globus_compute_sdk")
+    if cluster is not None:
+        kubectl = f"    {cluster.kubectl_program}"
+        print(f"{kubectl} get pods --all-namespaces --watch")
+        if endpoint is not None:
+            command = f"/usr/local/bin/endpoint status {NAME}"
+            print(f"{kubectl} exec --namespace {NAME} deployment/{NAME} -- {command}")
+    elif endpoint is not None:
         print('    target/release/endpoint status "$WAYPOST_ENDPOINT_NAME"')
     print(f"    ./demo stop                                 # ends it; logs are in {within(LOGS)}/")
 
@@ -231,11 +281,21 @@ def run(arguments: argparse.Namespace) -> int:
     epitaph = f"\n./demo was killed; what it started is ended, too. Logs: {within(LOGS)}/"
     with Keeper(LOGS, epitaph, MARK) as keeper:
         try:
-            claim(arguments.port)
+            cluster = None
+            if arguments.kubernetes:
+                refuse_unless_possible()
+            else:
+                claim(arguments.port)
             broker = set_up(arguments, keeper, steps)
-            client, endpoint = start(arguments, keeper, steps, broker)
-            write_environment(arguments.port, client, endpoint)
-            if endpoint is not None:
+            if arguments.kubernetes:
+                with steps.step("Starting Kubernetes"):
+                    cluster = kubernetes.start_cluster(keeper)
+            client, endpoint = start(arguments, keeper, steps, broker, cluster)
+            write_environment(arguments.port, client, endpoint, cluster)
+            if isinstance(endpoint, KubernetesEndpoint):
+                with kubernetes.pods_told(endpoint):
+                    compute(keeper, steps)
+            elif endpoint is not None:
                 compute(keeper, steps)
             if arguments.keep:
                 keeper.hand_over()
@@ -257,7 +317,7 @@ def run(arguments: argparse.Namespace) -> int:
                 keeper.end()
                 forget()
     print(f"Everything together took {time.monotonic() - began:.1f} s.")
-    advise(arguments, endpoint)
+    advise(arguments, endpoint, cluster)
     return 0
 
 
@@ -283,6 +343,11 @@ def main() -> int:
         "--without-endpoint",
         action="store_true",
         help="start everything but the endpoint, for one of your own; implies --keep",
+    )
+    parser.add_argument(
+        "--kubernetes",
+        action="store_true",
+        help="run the endpoint and its workers as pods of a Kubernetes that is built and started for it (needs root)",
     )
     parser.add_argument("--yes", action="store_true", help="install without asking")
     parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from harness.interchange import Client, Interchange
@@ -101,6 +102,24 @@ def make_engine(python_image: Image) -> Callable[..., dict]:
         return endpoint.engine(image, target.workers, provider, **(engine_options or {}))
 
     return make
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    """A folder of this machine that worker pods have at `/marks`, by `with_marks`."""
+    folder = tmp_path / "marks"
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
+@pytest.fixture
+def with_marks(marks: Path) -> dict:
+    """Options of the provider that mount `marks`."""
+    return {
+        "volumes": [{"name": "marks", "hostPath": {"path": str(marks)}}],
+        "volume_mounts": [{"name": "marks", "mountPath": "/marks"}],
+    }
 
 
 _numbers = itertools.count(1)

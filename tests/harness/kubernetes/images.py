@@ -229,7 +229,7 @@ class Builder:
             if not folder.exists():
                 partial = folder.with_suffix(".partial")
                 shutil.rmtree(partial, ignore_errors=True)
-                python = environments.PythonEnvironment(checkout.STATE / "environments" / "wheels", ["pip"])
+                python = environments.PythonEnvironment(self.folder / "pip", ["pip"])
                 command = [python.make(self.keeper).python, "-m", "pip", "--disable-pip-version-check", "download"]
                 self.keeper.run("wheels", [*command, "--quiet", "--dest", partial, *requirements], timeout=600)
                 partial.rename(folder)

@@ -1,0 +1,137 @@
+"""The agent comes and goes while its workers work: roll-outs, kills, two at a time, and two endpoints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from harness import processes
+from harness.functions import double, leave_mark
+from harness.kubernetes import ground
+
+TASKS = 200
+
+
+@pytest.fixture
+def endpoint(make_endpoint, request):
+    """An endpoint of the test's own."""
+    made = make_endpoint(f"t{abs(hash(request.node.name)) % 10**8}")
+    yield made
+    made.delete()
+
+
+def marks_of(folder) -> dict[str, int]:
+    """How often each task was begun."""
+    counts: dict[str, int] = {}
+    for path in folder.iterdir():
+        name = path.name.partition(".")[0]
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def agent_process(endpoint) -> int:
+    """The agent's process, as this machine sees it."""
+    uid = endpoint.cluster.get("pod", endpoint.agent(), endpoint.namespace)["metadata"]["uid"]
+    for group in ground.control_groups():
+        for folder in group.rglob(f"pod{uid}/*/cgroup.procs"):
+            for line in folder.read_text().split():
+                seen = processes.look_at(int(line))
+                if seen is not None and "endpoint start" in seen.command:
+                    return seen.pid
+    raise AssertionError("the agent's process was not found")
+
+
+@pytest.fixture
+def under_load(make_engine, make_executor, marks, with_marks):
+    """Submits 200 tasks of 50 ms to two slots, runs something while they are in flight, and checks that each gave its
+    result and was begun once."""
+
+    def run(endpoint, disturb) -> None:
+        engine = make_engine(endpoint, engine_options={"max_workers_per_node": 2, "max_idletime": 5}, **with_marks)
+        executor = make_executor(endpoint, engine)
+        futures = [executor.submit(leave_mark, "/marks", f"task-{number}", 0.05) for number in range(TASKS)]
+        endpoint.cluster.wait(lambda: len(marks_of(marks)) > 10, "the first tasks to run", 120)
+        before = [pod["metadata"]["uid"] for pod in endpoint.pods()]
+        disturb()
+        results = {future.result(timeout=240) for future in futures}
+        assert results == {f"task-{number}" for number in range(TASKS)}
+        assert marks_of(marks) == dict.fromkeys(results, 1)
+        after = [pod["metadata"]["uid"] for pod in endpoint.pods()]
+        assert set(after) <= set(before), "workers were replaced that were well"
+        endpoint.wait_for_pods(0, timeout=90)
+
+    return run
+
+
+def test_a_roll_out_under_load_loses_nothing_and_runs_nothing_twice(endpoint, under_load):
+    def roll_out() -> None:
+        endpoint.cluster.kubectl("rollout", "restart", "deployment", endpoint.name, "--namespace", endpoint.namespace)
+        endpoint.cluster.kubectl(
+            *("rollout", "status", "deployment", endpoint.name, "--namespace", endpoint.namespace, "--timeout=150s"),
+            timeout=160,
+        )
+
+    before = endpoint.agent()
+    under_load(endpoint, roll_out)
+    assert endpoint.agent() != before
+
+
+def test_a_kill_of_the_agent_under_load_loses_nothing_and_runs_nothing_twice(endpoint, under_load):
+    under_load(endpoint, lambda: os.kill(agent_process(endpoint), signal.SIGKILL))
+
+
+def test_the_agents_pod_lost_under_load_is_replaced_and_loses_nothing(endpoint, under_load):
+    """The pod is gone from the API without a word to its process, as when its node is lost."""
+
+    def lose() -> None:
+        lost = agent_process(endpoint)
+        os.kill(lost, signal.SIGSTOP)
+        endpoint.cluster.kubectl(
+            *("delete", "pod", endpoint.agent(), "--namespace", endpoint.namespace, "--force", "--grace-period=0")
+        )
+
+    before = endpoint.agent()
+    under_load(endpoint, lose)
+    assert endpoint.agent() != before
+
+
+def test_a_second_agent_stands_by_and_takes_over_when_the_first_freezes(endpoint, under_load):
+    def freeze() -> None:
+        first = agent_process(endpoint)
+        scale = ["scale", "deployment", endpoint.name, "--namespace", endpoint.namespace]
+        endpoint.cluster.kubectl(*scale, "--replicas=2")
+        endpoint.cluster.wait(lambda: len(endpoint.agents()) == 2, "a second agent")
+        time.sleep(3)
+        os.kill(first, signal.SIGSTOP)
+
+    under_load(endpoint, freeze)
+
+
+def test_two_endpoints_share_a_cluster_and_keep_their_hands_off_each_others_pods(
+    make_endpoint, endpoint, make_engine, make_executor
+):
+    other = make_endpoint(f"{endpoint.name}-b")
+    try:
+        executors = [
+            make_executor(each, make_engine(each, engine_options={"max_idletime": 2})) for each in (endpoint, other)
+        ]
+        futures = [executor.submit(double, number) for executor in executors for number in (1, 2, 3)]
+        assert [future.result(timeout=120) for future in futures] == [2, 4, 6, 2, 4, 6]
+        endpoint.wait_for_pods(0)
+        other.wait_for_pods(0)
+    finally:
+        other.delete()
+
+
+def test_what_an_endpoint_that_is_gone_for_good_left_goes_with_its_anchor(endpoint, make_engine, make_executor):
+    engine = make_engine(endpoint, min_blocks=1)
+    assert make_executor(endpoint, engine).submit(double, 3).result(timeout=90) == 6
+    endpoint.wait_for_pods(1)
+    endpoint.cluster.kubectl("scale", "deployment", endpoint.name, "--namespace", endpoint.namespace, "--replicas=0")
+    endpoint.cluster.wait(lambda: endpoint.agents() == [], "the agent's end", 90)
+    assert len(endpoint.pods()) == 1
+    endpoint.cluster.kubectl("delete", "configmap", f"{endpoint.name}-anchor", "--namespace", endpoint.workers)
+    endpoint.wait_for_pods(0, timeout=120)
+    assert endpoint.secrets() == []

@@ -1,0 +1,228 @@
+"""Pods that end while they work: what the task's error names, and what goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+from harness.functions import by_value, double, sleep_and_return
+from harness.kubernetes import addresses, ground
+
+
+@by_value
+def swallow(megabytes, seconds):
+    import time
+
+    held = bytearray(megabytes << 20)
+    for place in range(0, len(held), 4096):
+        held[place] = 1
+    time.sleep(seconds)
+    return len(held)
+
+
+@by_value
+def fill_disk(megabytes, seconds):
+    import os
+    import time
+
+    with open(os.path.join(os.path.expanduser("~"), "filler"), "wb") as file:
+        for _ in range(megabytes):
+            file.write(os.urandom(1 << 20))
+    time.sleep(seconds)
+
+
+IDLE = {"max_idletime": 1}
+
+
+@pytest.fixture
+def busy(shared, make_engine, make_executor):
+    """Starts a task of a minute, and gives its executor, its future and its pod's name, once it runs."""
+
+    def make(seconds: float = 60, engine_options: dict | None = None, **provider):
+        executor = make_executor(shared, make_engine(shared, engine_options=IDLE | (engine_options or {}), **provider))
+        future = executor.submit(sleep_and_return, seconds, "done")
+        return executor, future, running_pod(shared)
+
+    return make
+
+
+def running_pod(endpoint) -> str:
+    """The name of the worker pod, once a task runs in it."""
+    endpoint.cluster.wait(lambda: endpoint.status()["tasks_running"] >= 1, "a task to run", 90)
+    (pod,) = [pod for pod in endpoint.pods() if "deletionTimestamp" not in pod["metadata"]]
+    return pod["metadata"]["name"]
+
+
+def members(endpoint, pod: str) -> list[int]:
+    """The processes of a pod's containers, its sandbox left out."""
+    uid = endpoint.cluster.get("pod", pod, endpoint.workers)["metadata"]["uid"]
+    found: set[int] = set()
+    for group in ground.control_groups():
+        for folder in group.rglob(f"pod{uid}/*/cgroup.procs"):
+            found.update(int(line) for line in folder.read_text().split())
+    return [pid for pid in found if b"/pause" not in _command(pid)]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b"/pause"
+
+
+def test_a_pod_deleted_by_hand_is_named_in_its_tasks_error_at_once(shared, busy):
+    _, future, pod = busy()
+    start = time.monotonic()
+    shared.cluster.kubectl("delete", "pod", pod, "--namespace", shared.workers, "--grace-period=1", "--wait=false")
+    said = str(future.exception(timeout=30))
+    assert pod in said
+    assert "deleted" in said
+    assert time.monotonic() - start < 15
+    shared.wait_for_pods(0)
+
+
+def test_a_task_whose_pod_is_deleted_is_run_again_where_retries_are_allowed(shared, busy):
+    _, future, pod = busy(seconds=5, engine_options={"max_retries_on_system_failure": 1})
+    shared.cluster.kubectl("delete", "pod", pod, "--namespace", shared.workers, "--grace-period=1", "--wait=false")
+    assert future.result(timeout=90) == "done"
+    shared.wait_for_pods(0)
+
+
+def test_the_fat_task_ends_for_want_of_memory_and_its_neighbour_goes_on(shared, make_engine, make_executor):
+    engine = make_engine(shared, max_mem="384Mi", engine_options=IDLE | {"max_workers_per_node": 2})
+    executor = make_executor(shared, engine)
+    neighbour = executor.submit(sleep_and_return, 8, "still here")
+    shared.cluster.wait(lambda: shared.status()["tasks_running"] >= 1, "a task to run", 90)
+    fat = executor.submit(swallow, 600, 5)
+    said = str(fat.exception(timeout=60))
+    assert "memory" in said
+    assert neighbour.result(timeout=60) == "still here"
+    shared.wait_for_pods(0)
+
+
+def test_a_container_that_is_killed_as_a_whole_is_named_with_its_pod(shared, busy):
+    """As version 2 of control groups does when memory runs out: SIGKILL to all processes at once."""
+    _, future, pod = busy()
+    for pid in members(shared, pod):
+        os.kill(pid, signal.SIGKILL)
+    said = str(future.exception(timeout=30))
+    assert pod in said
+    assert "137" in said or "SIGKILL" in said or "OOMKilled" in said
+    shared.wait_for_pods(0)
+
+
+def test_an_eviction_by_the_kubelet_is_told_in_its_words(shared, make_engine, make_executor):
+    engine = make_engine(shared, extra_limits={"ephemeral-storage": "32Mi"}, engine_options=IDLE)
+    future = make_executor(shared, engine).submit(fill_disk, 64, 120)
+    pod = running_pod(shared)
+    said = str(future.exception(timeout=120))
+    assert pod in said
+    assert "phemeral" in said
+    shared.wait_for_pods(0)
+
+
+def test_a_preempted_pod_is_named_so(shared, busy):
+    for name, value in (("waypost-low", 1000), ("waypost-high", 2000)):
+        shared.cluster.apply(
+            {
+                "apiVersion": "scheduling.k8s.io/v1",
+                "kind": "PriorityClass",
+                "metadata": {"name": name},
+                "value": value,
+            }
+        )
+    allocatable = shared.cluster.get("node", addresses.NODE_NAME)["status"]["allocatable"]["cpu"]
+    cores = float(allocatable.removesuffix("m")) / (1000 if allocatable.endswith("m") else 1)
+    _, future, pod = busy(init_cpu=0.6 * cores, max_cpu=cores, priority_class_name="waypost-low")
+    intruder = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "intruder", "namespace": "default"},
+        "spec": {
+            "priorityClassName": "waypost-high",
+            "terminationGracePeriodSeconds": 0,
+            "containers": [
+                {
+                    "name": "pause",
+                    "image": "localhost/waypost-pause:1",
+                    "imagePullPolicy": "Never",
+                    "resources": {"requests": {"cpu": str(0.6 * cores)}},
+                }
+            ],
+        },
+    }
+    shared.cluster.apply(intruder)
+    try:
+        said = str(future.exception(timeout=90))
+    finally:
+        shared.cluster.kubectl("delete", "pod", "intruder", "--namespace", "default", "--wait=true")
+    assert pod in said
+    assert "reempt" in said
+    shared.wait_for_pods(0)
+
+
+def test_a_drained_node_lets_a_busy_worker_finish_and_idle_ones_go(shared, busy, marks):
+    _, future, pod = busy(seconds=6)
+    # Without --force: a pod that no controller owns would be refused.
+    drain = ["drain", addresses.NODE_NAME, "--pod-selector=app.kubernetes.io/name=waypost-worker"]
+    try:
+        shared.cluster.kubectl(*drain, "--delete-emptydir-data", "--timeout=90s", timeout=120)
+        assert future.result(timeout=30) == "done"
+        assert pod not in [each["metadata"]["name"] for each in shared.pods()]
+    finally:
+        shared.cluster.kubectl("uncordon", addresses.NODE_NAME)
+    shared.wait_for_pods(0)
+
+
+def test_an_eviction_that_cuts_a_task_off_names_pod_and_node(shared, busy):
+    _, future, pod = busy(seconds=300)
+    body = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": pod, "namespace": shared.workers},
+        "deleteOptions": {"gracePeriodSeconds": 2},
+    }
+    path = f"/api/v1/namespaces/{shared.workers}/pods/{pod}/eviction"
+    shared.cluster.kubectl("create", "--raw", path, "--filename", "-", input=json.dumps(body))
+    said = str(future.exception(timeout=60))
+    assert pod in said
+    assert addresses.NODE_NAME in said
+    assert "vict" in said
+    shared.wait_for_pods(0)
+
+
+def test_a_worker_beside_a_sidecar_that_never_ends_is_deleted_at_once(shared, make_engine, make_executor):
+    sidecar = {
+        "name": "sidecar",
+        "image": "localhost/waypost-pause:1",
+        "imagePullPolicy": "Never",
+        "resources": {"limits": {"cpu": "100m", "memory": "16Mi"}},
+    }
+    executor = make_executor(shared, make_engine(shared, sidecars=[sidecar], engine_options=IDLE))
+    assert executor.submit(double, 4).result(timeout=90) == 8
+    (pod,) = shared.pods()
+    assert {container["name"] for container in pod["spec"]["containers"]} >= {"worker", "sidecar"}
+    shared.wait_for_pods(0)
+    # A worker that dies beside it ends the block, too.
+    future = executor.submit(sleep_and_return, 60, "never")
+    name = running_pod(shared)
+    for pid in members(shared, name):
+        if b"waypost-pause" not in _command(pid) and b"/pause" not in _command(pid):
+            os.kill(pid, signal.SIGKILL)
+    assert name in str(future.exception(timeout=30))
+    shared.wait_for_pods(0)
+
+
+def test_a_failed_pod_is_kept_where_that_is_asked_for_and_goes_with_the_anchor(shared, busy):
+    _, future, pod = busy(keep_failed_pods=1)
+    for pid in members(shared, pod):
+        os.kill(pid, signal.SIGKILL)
+    assert future.exception(timeout=30) is not None
+    time.sleep(2)
+    kept = shared.cluster.get("pod", pod, shared.workers)
+    assert kept["status"]["phase"] == "Failed"
+    shared.cluster.kubectl("delete", "pod", pod, "--namespace", shared.workers)

@@ -1,0 +1,48 @@
+"""kill -9 of each part of Kubernetes under load: work goes on, nothing is doubled, scaling resumes."""
+
+from __future__ import annotations
+
+import pytest
+from harness.functions import double, leave_mark
+
+TASKS = 60
+
+
+def counts(folder) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for path in folder.iterdir():
+        name = path.name.partition(".")[0]
+        found[name] = found.get(name, 0) + 1
+    return found
+
+
+def restore(cluster, name: str) -> None:
+    """Starts it again, and waits until all is as before."""
+    cluster.run_daemon(name)
+    if name == "etcd":
+        cluster.wait_for_etcd()
+    if name == "containerd":
+        cluster.wait_for_containerd()
+    cluster.wait_for_api()
+    cluster.wait_for_node()
+
+
+@pytest.mark.parametrize("name", ["kube-apiserver", "etcd", "kubelet", "containerd"])
+def test_work_goes_on_without_it_and_scaling_resumes(
+    shared, cluster, make_engine, make_executor, marks, with_marks, name
+):
+    engine = make_engine(shared, max_blocks=3, engine_options={"max_idletime": 2}, **with_marks)
+    executor = make_executor(shared, engine)
+    futures = [executor.submit(leave_mark, "/marks", f"task-{number}", 0.2) for number in range(TASKS)]
+    cluster.wait(lambda: len(counts(marks)) > 5, "the first tasks to run", 120)
+    cluster.kill(name)
+    try:
+        # Workers that are there finish the work with this part of Kubernetes away.
+        results = {future.result(timeout=180) for future in futures}
+    finally:
+        restore(cluster, name)
+    assert results == {f"task-{number}" for number in range(TASKS)}
+    assert counts(marks) == dict.fromkeys(results, 1)
+    shared.wait_for_pods(0, timeout=120)
+    assert executor.submit(double, 5).result(timeout=120) == 10
+    shared.wait_for_pods(0, timeout=60)
