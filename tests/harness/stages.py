@@ -144,6 +144,8 @@ class Stage:
     packages: list[str] = field(default_factory=list)
     built: bool = False
     """Whether it uses the programs of the release build."""
+    pods: bool = False
+    """Whether it uses the worker as it goes into pods."""
     clients: bool = False
     """Whether it uses the environments of the Python clients."""
     alone: bool = False
@@ -279,6 +281,7 @@ def cluster(run: Run) -> None:
     kubernetes.refuse_unless_possible()
     programs.build(run.keeper, programs.CLUSTER)
     run.pytest(checkout.ROOT / "tests" / "cluster" / "ground")
+    run.pytest(checkout.ROOT / "tests" / "cluster" / "endpoint", sdk="4.19.0")
 
 
 STAGES = [
@@ -353,6 +356,7 @@ STAGES = [
         cluster,
         *CLUSTER,
         lane="cluster",
+        pods=True,
     ),
 ]
 
@@ -373,3 +377,7 @@ def prepare(run: Run, stages: list[Stage]) -> None:
             checkout.clients(version).make(run.keeper)
     if any(stage.built for stage in stages):
         build(run)
+    if any(stage.pods for stage in stages):
+        command = [*checkout.STATIC_WORKER, "--target", checkout.host_target()]
+        if run.command(command) != 0:
+            raise ProcessError(f"`{' '.join(command)}` failed; see {run.log}")
