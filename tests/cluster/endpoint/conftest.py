@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -42,43 +43,41 @@ def interchange(make_interchange: Callable[..., Interchange]) -> Interchange:
     return make_interchange(name="interchange", address=addresses.HOST)
 
 
+@dataclass(frozen=True)
+class Images:
+    """What pods are made of."""
+
+    agent: Image
+    worker: Image
+    """Ours, with Python and the SDK."""
+    python: Image
+    """As users have them, with Python and the SDK and nothing of ours."""
+
+
+@pytest.fixture(scope="session")
+def images(cluster: Cluster, builder: Builder) -> Images:
+    """The images, known to the cluster. Their sizes are printed."""
+    images = Images(builder.agent(), builder.worker(), builder.python_with_sdk())
+    for image in (images.agent, images.worker, images.python):
+        print(f"{image.name}: {image.size / 1e6:.1f} MB")
+        cluster.import_image(image.archive)
+    return images
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _client(in_client_environment: None) -> None:
-    pass
-
-
-@pytest.fixture(scope="session")
-def agent_image(cluster: Cluster, builder: Builder) -> Image:
-    image = builder.agent()
-    cluster.import_image(image.archive)
-    return image
-
-
-@pytest.fixture(scope="session")
-def worker_image(cluster: Cluster, builder: Builder) -> Image:
-    """The image that brings our worker program into pods."""
-    image = builder.worker()
-    cluster.import_image(image.archive)
-    return image
-
-
-@pytest.fixture(scope="session")
-def python_image(cluster: Cluster, builder: Builder) -> Image:
-    """An image as users have them, with Python and the SDK and nothing of ours."""
-    image = builder.python_with_sdk()
-    cluster.import_image(image.archive)
-    return image
+def _client(images: Images, in_client_environment: None) -> None:
+    """Images come first: to make them takes the way out of this machine, which clients of the interchange have not."""
 
 
 @pytest.fixture(scope="session")
 def make_endpoint(
-    cluster: Cluster, interchange: Interchange, client: Client, agent_image: Image, worker_image: Image
+    cluster: Cluster, interchange: Interchange, client: Client, images: Images
 ) -> Iterator[Callable[..., KubernetesEndpoint]]:
     """Deploys an agent under a name of its own; options as those of `KubernetesEndpoint`."""
     made: list[KubernetesEndpoint] = []
 
     def make(name: str, wait: bool = True, **options: object) -> KubernetesEndpoint:
-        made.append(KubernetesEndpoint(cluster, interchange, client, agent_image, worker_image, name, **options))
+        made.append(KubernetesEndpoint(cluster, interchange, client, images.agent, images.agent, name, **options))
         return made[-1].start(wait=wait)
 
     yield make
@@ -93,12 +92,12 @@ def shared(make_endpoint: Callable[..., KubernetesEndpoint]) -> KubernetesEndpoi
 
 
 @pytest.fixture
-def make_engine(python_image: Image) -> Callable[..., dict]:
+def make_engine(images: Images) -> Callable[..., dict]:
     """An engine on an endpoint's namespace: `make_engine(endpoint, max_blocks=3)`; `engine=...` are options outside the
     provider."""
 
     def make(target: KubernetesEndpoint, engine_options: dict | None = None, **provider: object) -> dict:
-        image = provider.pop("image", python_image.name)
+        image = provider.pop("image", images.python.name)
         return endpoint.engine(image, target.workers, provider, **(engine_options or {}))
 
     return make

@@ -49,7 +49,9 @@ def under_load(make_engine, make_executor, marks, with_marks):
     result and was begun once."""
 
     def run(endpoint, disturb) -> None:
-        engine = make_engine(endpoint, engine_options={"max_workers_per_node": 2, "max_idletime": 5}, **with_marks)
+        engine = make_engine(
+            endpoint, engine_options={"max_workers_per_node": 2, "job_status_kwargs": {"max_idletime": 5}}, **with_marks
+        )
         executor = make_executor(endpoint, engine)
         futures = [executor.submit(leave_mark, "/marks", f"task-{number}", 0.05) for number in range(TASKS)]
         endpoint.cluster.wait(lambda: len(marks_of(marks)) > 10, "the first tasks to run", 120)
@@ -115,7 +117,8 @@ def test_two_endpoints_share_a_cluster_and_keep_their_hands_off_each_others_pods
     other = make_endpoint(f"{endpoint.name}-b")
     try:
         executors = [
-            make_executor(each, make_engine(each, engine_options={"max_idletime": 2})) for each in (endpoint, other)
+            make_executor(each, make_engine(each, engine_options={"job_status_kwargs": {"max_idletime": 2}}))
+            for each in (endpoint, other)
         ]
         futures = [executor.submit(double, number) for executor in executors for number in (1, 2, 3)]
         assert [future.result(timeout=120) for future in futures] == [2, 4, 6, 2, 4, 6]

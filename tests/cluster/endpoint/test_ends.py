@@ -34,7 +34,7 @@ def fill_disk(megabytes, seconds):
     time.sleep(seconds)
 
 
-IDLE = {"max_idletime": 1}
+IDLE = {"job_status_kwargs": {"max_idletime": 1}}
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def ask(urls, token):
 
 
 def test_nothing_in_a_worker_pod_opens_the_api_server(shared, make_engine, make_executor):
-    executor = make_executor(shared, make_engine(shared, engine_options={"max_idletime": 2}))
+    executor = make_executor(shared, make_engine(shared, engine_options={"job_status_kwargs": {"max_idletime": 2}}))
     held = executor.submit(credentials).result(timeout=90)
     assert held["accounts"] == []
     assert "KUBERNETES_SERVICE_HOST" not in {name for name in held["environment"] if not name.startswith("KUBERNETES_")}
@@ -71,7 +71,7 @@ def test_nothing_in_a_worker_pod_opens_the_api_server(shared, make_engine, make_
 
 
 def test_the_agents_metrics_tell_a_worker_nothing_secret(shared, make_engine, make_executor, client):
-    executor = make_executor(shared, make_engine(shared, engine_options={"max_idletime": 2}))
+    executor = make_executor(shared, make_engine(shared, engine_options={"job_status_kwargs": {"max_idletime": 2}}))
     agent = shared.cluster.get("pod", shared.agent(), shared.namespace)["status"]["podIP"]
     (answer, *_) = executor.submit(ask, [f"http://{agent}:9464/metrics"], "none").result(timeout=90).values()
     status, text = answer
@@ -86,7 +86,7 @@ def test_the_agents_metrics_tell_a_worker_nothing_secret(shared, make_engine, ma
 
 
 def test_a_worker_pod_is_restricted(shared, make_engine, make_executor):
-    executor = make_executor(shared, make_engine(shared, engine_options={"max_idletime": 1}))
+    executor = make_executor(shared, make_engine(shared, engine_options={"job_status_kwargs": {"max_idletime": 1}}))
     assert executor.submit(double, 1).result(timeout=90) == 2
     (pod,) = shared.pods()
     spec = pod["spec"]

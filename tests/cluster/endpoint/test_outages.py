@@ -31,7 +31,7 @@ def restore(cluster, name: str) -> None:
 def test_work_goes_on_without_it_and_scaling_resumes(
     shared, cluster, make_engine, make_executor, marks, with_marks, name
 ):
-    engine = make_engine(shared, max_blocks=3, engine_options={"max_idletime": 2}, **with_marks)
+    engine = make_engine(shared, max_blocks=3, engine_options={"job_status_kwargs": {"max_idletime": 2}}, **with_marks)
     executor = make_executor(shared, engine)
     futures = [executor.submit(leave_mark, "/marks", f"task-{number}", 0.2) for number in range(TASKS)]
     cluster.wait(lambda: len(counts(marks)) > 5, "the first tasks to run", 120)

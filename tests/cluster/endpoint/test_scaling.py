@@ -44,7 +44,9 @@ class Watch:
 
 
 def test_twenty_pods_come_for_twenty_tasks_and_all_go(shared, make_engine, make_executor):
-    engine = make_engine(shared, max_blocks=20, max_mem="128Mi", engine_options={"max_idletime": 2})
+    engine = make_engine(
+        shared, max_blocks=20, max_mem="128Mi", engine_options={"job_status_kwargs": {"max_idletime": 2}}
+    )
     executor = make_executor(shared, engine)
     futures = [executor.submit(sleep_and_return, 15, number) for number in range(20)]
     shared.wait_for_pods(20, timeout=60)
@@ -54,7 +56,9 @@ def test_twenty_pods_come_for_twenty_tasks_and_all_go(shared, make_engine, make_
 
 
 def test_no_more_pods_come_than_the_budget_allows_and_the_status_says_which(shared, make_engine, make_executor):
-    engine = make_engine(shared, max_blocks=10, init_cpu=0.1, max_cores=0.25, engine_options={"max_idletime": 1})
+    engine = make_engine(
+        shared, max_blocks=10, init_cpu=0.1, max_cores=0.25, engine_options={"job_status_kwargs": {"max_idletime": 1}}
+    )
     executor = make_executor(shared, engine)
     futures = [executor.submit(sleep_and_return, 3, number) for number in range(6)]
     most = 0
@@ -68,7 +72,7 @@ def test_no_more_pods_come_than_the_budget_allows_and_the_status_says_which(shar
 
 
 def test_min_blocks_are_there_without_a_task_and_come_back(shared, make_engine, make_executor):
-    engine = make_engine(shared, min_blocks=1, max_blocks=2, engine_options={"max_idletime": 1})
+    engine = make_engine(shared, min_blocks=1, max_blocks=2, engine_options={"job_status_kwargs": {"max_idletime": 1}})
     executor = make_executor(shared, engine)
     assert executor.submit(double, 1).result(timeout=90) == 2
     (pod,) = shared.wait_for_pods(1)
@@ -89,8 +93,8 @@ def test_cpu_and_gpu_blocks_live_side_by_side_by_what_the_submitter_asks(shared,
     # The node offers two of an extended resource, as a device plugin would.
     patch = [{"op": "add", "path": "/status/capacity/waypost.test~1gpu", "value": "2"}]
     shared.cluster.kubectl("patch", "node", "--subresource=status", "--type=json", "-p", json.dumps(patch), *node())
-    plain = make_executor(shared, make_engine(shared, engine_options={"max_idletime": 1}))
-    options = {"max_idletime": 1, "max_workers_per_node": 2}
+    plain = make_executor(shared, make_engine(shared, engine_options={"job_status_kwargs": {"max_idletime": 1}}))
+    options = {"job_status_kwargs": {"max_idletime": 1}, "max_workers_per_node": 2}
     accelerated = make_engine(shared, accelerators={"resource": "waypost.test/gpu", "count": 2}, engine_options=options)
     graphics = make_executor(shared, accelerated)
     results = plain.submit(double, 1), graphics.submit(double, 2)
@@ -119,7 +123,9 @@ def test_the_first_pod_is_asked_for_within_a_tenth_of_a_second_of_the_first_task
     """From the agent's own log: when the task was received, and when the pod was asked for."""
     watch = Watch(shared.cluster, shared.workers)
     try:
-        future = make_executor(shared, make_engine(shared, engine_options={"max_idletime": 1})).submit(double, 21)
+        future = make_executor(
+            shared, make_engine(shared, engine_options={"job_status_kwargs": {"max_idletime": 1}})
+        ).submit(double, 21)
         assert future.result(timeout=90) == 42
         (name,) = watch.seen
     finally:

@@ -59,7 +59,7 @@ def test_a_task_waits_on_for_a_node_where_that_is_asked_for(shared, make_engine,
     shared.wait_for_pods(0)
 
 
-IDLE = {"max_idletime": 1}
+IDLE = {"job_status_kwargs": {"max_idletime": 1}}
 
 
 def test_an_image_that_can_not_be_pulled_ends_in_its_name_after_the_grace(shared, make_engine, make_executor):

@@ -47,7 +47,7 @@ def deploy(keeper: Keeper, cluster: Cluster, interchange: Interchange, client: C
         cluster.import_image(image.archive)
     workers = f"{name}-workers"
     provider = {"max_blocks": PODS, "init_cpu": 0.1, "max_cpu": 1, "max_mem": "256Mi"}
-    template = f"engine: {json.dumps(engine(worker.name, workers, provider, max_idletime=3))}\n"
+    template = f"engine: {json.dumps(engine(worker.name, workers, provider, job_status_kwargs={'max_idletime': 3}))}\n"
     endpoint = KubernetesEndpoint(cluster, interchange, client, agent, agent, name, template=template)
     return endpoint.start()
 
