@@ -38,6 +38,14 @@ def payload(size):
 
 
 @by_value
+def sleep_and_return(seconds, value):
+    import time
+
+    time.sleep(seconds)
+    return value
+
+
+@by_value
 def leave_mark(folder, name, seconds):
     """Writes a new file for each run of the task, so that a second run shows."""
     import os
