@@ -91,6 +91,23 @@ def shared(make_endpoint: Callable[..., KubernetesEndpoint]) -> KubernetesEndpoi
     return make_endpoint("shared")
 
 
+@pytest.fixture(autouse=True)
+def _no_pods_are_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that fails may leave pods of its own. They are removed, so that the next one is not misled by them."""
+    yield
+    if "shared" not in request.fixturenames:
+        return
+    target = request.getfixturevalue("shared")
+
+    def none_is_left() -> bool:
+        pods = target.pods()
+        if pods:
+            target.cluster.run_kubectl("delete", "pods", "--all", "--namespace", target.workers, "--grace-period=1")
+        return not pods
+
+    target.cluster.wait(none_is_left, "the end of every worker pod", 90)
+
+
 @pytest.fixture
 def make_engine(images: Images) -> Callable[..., dict]:
     """An engine on an endpoint's namespace: `make_engine(endpoint, max_blocks=3)`; `engine=...` are options outside the

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import time
 
 import pytest
+from harness import processes
 from harness.functions import by_value, double, sleep_and_return
 from harness.kubernetes import addresses, ground
 
 
 @by_value
-def swallow(megabytes, seconds):
+def swallow(megabytes, pause):
+    """Takes memory, 4 MB at a time."""
     import time
 
-    held = bytearray(megabytes << 20)
-    for place in range(0, len(held), 4096):
-        held[place] = 1
-    time.sleep(seconds)
+    held = []
+    while len(held) * 4 < megabytes:
+        held.append(b"x" * (4 << 20))
+        time.sleep(pause)
     return len(held)
 
 
@@ -97,7 +97,7 @@ def test_the_fat_task_ends_for_want_of_memory_and_its_neighbour_goes_on(shared, 
     executor = make_executor(shared, engine)
     neighbour = executor.submit(sleep_and_return, 8, "still here")
     shared.cluster.wait(lambda: shared.status()["tasks_running"] >= 1, "a task to run", 90)
-    fat = executor.submit(swallow, 600, 5)
+    fat = executor.submit(swallow, 600, 0.05)
     said = str(fat.exception(timeout=60))
     assert "memory" in said
     assert neighbour.result(timeout=60) == "still here"
@@ -108,7 +108,7 @@ def test_a_container_that_is_killed_as_a_whole_is_named_with_its_pod(shared, bus
     """As version 2 of control groups does when memory runs out: SIGKILL to all processes at once."""
     _, future, pod = busy()
     for pid in members(shared, pod):
-        os.kill(pid, signal.SIGKILL)
+        processes.kill(pid)
     said = str(future.exception(timeout=30))
     assert pod in said
     assert "137" in said or "SIGKILL" in said or "OOMKilled" in said
@@ -212,7 +212,7 @@ def test_a_worker_beside_a_sidecar_that_never_ends_is_deleted_at_once(shared, ma
     name = running_pod(shared)
     for pid in members(shared, name):
         if b"waypost-pause" not in _command(pid) and b"/pause" not in _command(pid):
-            os.kill(pid, signal.SIGKILL)
+            processes.kill(pid)
     assert name in str(future.exception(timeout=30))
     shared.wait_for_pods(0)
 
@@ -220,7 +220,7 @@ def test_a_worker_beside_a_sidecar_that_never_ends_is_deleted_at_once(shared, ma
 def test_a_failed_pod_is_kept_where_that_is_asked_for_and_goes_with_the_anchor(shared, busy):
     _, future, pod = busy(keep_failed_pods=1)
     for pid in members(shared, pod):
-        os.kill(pid, signal.SIGKILL)
+        processes.kill(pid)
     assert future.exception(timeout=30) is not None
     time.sleep(2)
     kept = shared.cluster.get("pod", pod, shared.workers)

@@ -202,6 +202,8 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri",
             "failSwapOn": False,
             "makeIPTablesUtilChains": False,
             "maxPods": 250,
+            # What pods use of a volume is looked at once a minute by default, and only then is too much noticed.
+            "volumeStatsAggPeriod": "5s",
             "oomScoreAdj": 0,
         }
         return [
