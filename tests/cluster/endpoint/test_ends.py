@@ -23,17 +23,6 @@ def swallow(megabytes, pause):
     return len(held)
 
 
-@by_value
-def fill_disk(megabytes, seconds):
-    import os
-    import time
-
-    with open(os.path.join(os.path.expanduser("~"), "filler"), "wb") as file:
-        for _ in range(megabytes):
-            file.write(os.urandom(1 << 20))
-    time.sleep(seconds)
-
-
 IDLE = {"job_status_kwargs": {"max_idletime": 1}}
 
 
@@ -112,16 +101,6 @@ def test_a_container_that_is_killed_as_a_whole_is_named_with_its_pod(shared, bus
     said = str(future.exception(timeout=30))
     assert pod in said
     assert "137" in said or "SIGKILL" in said or "OOMKilled" in said
-    shared.wait_for_pods(0)
-
-
-def test_an_eviction_by_the_kubelet_is_told_in_its_words(shared, make_engine, make_executor):
-    engine = make_engine(shared, extra_limits={"ephemeral-storage": "32Mi"}, engine_options=IDLE)
-    future = make_executor(shared, engine).submit(fill_disk, 64, 120)
-    pod = running_pod(shared)
-    said = str(future.exception(timeout=120))
-    assert pod in said
-    assert "phemeral" in said
     shared.wait_for_pods(0)
 
 
