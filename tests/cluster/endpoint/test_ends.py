@@ -104,46 +104,6 @@ def test_a_container_that_is_killed_as_a_whole_is_named_with_its_pod(shared, bus
     shared.wait_for_pods(0)
 
 
-def test_a_preempted_pod_is_named_so(shared, busy):
-    for name, value in (("waypost-low", 1000), ("waypost-high", 2000)):
-        shared.cluster.apply(
-            {
-                "apiVersion": "scheduling.k8s.io/v1",
-                "kind": "PriorityClass",
-                "metadata": {"name": name},
-                "value": value,
-            }
-        )
-    allocatable = shared.cluster.get("node", addresses.NODE_NAME)["status"]["allocatable"]["cpu"]
-    cores = float(allocatable.removesuffix("m")) / (1000 if allocatable.endswith("m") else 1)
-    _, future, pod = busy(init_cpu=0.6 * cores, max_cpu=cores, priority_class_name="waypost-low")
-    intruder = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "intruder", "namespace": "default"},
-        "spec": {
-            "priorityClassName": "waypost-high",
-            "terminationGracePeriodSeconds": 0,
-            "containers": [
-                {
-                    "name": "pause",
-                    "image": "localhost/waypost-pause:1",
-                    "imagePullPolicy": "Never",
-                    "resources": {"requests": {"cpu": str(0.6 * cores)}},
-                }
-            ],
-        },
-    }
-    shared.cluster.apply(intruder)
-    try:
-        said = str(future.exception(timeout=90))
-    finally:
-        shared.cluster.kubectl("delete", "pod", "intruder", "--namespace", "default", "--wait=true")
-    assert pod in said
-    assert "reempt" in said
-    shared.wait_for_pods(0)
-
-
 def test_a_drained_node_lets_a_busy_worker_finish_and_idle_ones_go(shared, busy, marks):
     _, future, pod = busy(seconds=6)
     # Without --force: a pod that no controller owns would be refused.

@@ -78,8 +78,7 @@ def test_the_agents_metrics_tell_a_worker_nothing_secret(shared, make_engine, ma
     assert status in (200, 403, 404)
     state = shared.cluster.get("secret", f"{shared.name}-state", shared.namespace)
     assert client.secret not in text
-    assert state["data"]
-    for value in state["data"].values():
+    for value in state.get("data", {}).values():
         assert value not in text
     assert executor.submit(double, 1).result(timeout=30) == 2
     shared.wait_for_pods(0)
