@@ -252,13 +252,16 @@ INTERCHANGE_FAULTS = "(test_faults or test_doubt)"
 """Those of the interchange's tests that wait for something to break and to mend."""
 INTERCHANGE_CLEANING = "test_housekeeping"
 """Those that wait for something to go away."""
-INTERCHANGE_AT_BROKER = "test_api or test_credentials or test_intrusion or test_doubt"
-"""Those that depend on the broker's version."""
+INTERCHANGE_AT_BROKER = "test_api or test_strangers or test_credentials or test_intrusion or test_doubt"
+"""Those that depend on the broker's version or the database."""
 
 
 def newer_interchange(run: Run) -> None:
-    """What the interchange asks of a broker, asked of RabbitMQ 4."""
-    environment = {"WAYPOST_TEST_BROKER_ROOT": str(newer_root(run.keeper).folder)}
+    """What the interchange asks of a broker, asked of RabbitMQ 4; and the same calls kept in PostgreSQL."""
+    environment = {
+        "WAYPOST_TEST_BROKER_ROOT": str(newer_root(run.keeper).folder),
+        "WAYPOST_TEST_DATABASE": "postgresql",
+    }
     run.pytest(checkout.ROOT / "tests" / "interchange", "-k", INTERCHANGE_AT_BROKER, environment=environment)
 
 
@@ -334,7 +337,7 @@ STAGES = [
     ),
     line(
         "rabbitmq4-service",
-        "the interchange's queues, users and confirms on RabbitMQ 4",
+        "the interchange's calls, queues, users and confirms on RabbitMQ 4 and PostgreSQL",
         newer_interchange,
         "mmdebstrap",
     ),

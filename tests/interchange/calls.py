@@ -19,8 +19,12 @@ AUTH_SCOPE = "openid profile email"
 
 def token(interchange, client, scope=COMPUTE_SCOPE):
     """The answer to a request for an access token: status and JSON."""
-    form = urlencode({"grant_type": "client_credentials", "scope": scope}).encode()
-    request = urllib.request.Request(f"{interchange.url}/v2/oauth2/token", data=form)
+    return oauth(interchange, client, "token", grant_type="client_credentials", scope=scope)
+
+
+def oauth(interchange, client, path, **form):
+    """The answer to a client's call to the token service: status and JSON."""
+    request = urllib.request.Request(f"{interchange.url}/v2/oauth2/{path}", data=urlencode(form).encode())
     basic = base64.b64encode(f"{client.id}:{client.secret}".encode()).decode()
     request.add_header("Authorization", f"Basic {basic}")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 
 import pytest
@@ -9,9 +10,13 @@ from interchange.calls import Api, Speaker
 
 
 @pytest.fixture(scope="session")
-def interchange(make_interchange):
-    """An interchange that these tests share, and that logs all it has to say: a test looks for secrets in that."""
-    return make_interchange(name="interchange", environment={"WAYPOST_INTERCHANGE_LOG": "debug"})
+def interchange(make_interchange, request):
+    """An interchange that these tests share, and that logs all it has to say: a test looks for secrets in that. It keeps
+    its data in SQLite, or PostgreSQL if WAYPOST_TEST_DATABASE says so."""
+    options = {}
+    if os.environ.get("WAYPOST_TEST_DATABASE") == "postgresql":
+        options["database"] = request.getfixturevalue("database")()
+    return make_interchange(name="interchange", environment={"WAYPOST_INTERCHANGE_LOG": "debug"}, **options)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 from harness import http
-from interchange.calls import AUTH_SCOPE, COMPUTE_SCOPE, Api, eventually, heartbeat_body, result_body, token
+from interchange.calls import AUTH_SCOPE, COMPUTE_SCOPE, Api, eventually, heartbeat_body, oauth, result_body, token
 
 
 def test_the_version_is_told_to_anybody(interchange):
@@ -69,6 +69,27 @@ def test_no_token_and_a_made_up_token_are_refused(interchange):
     for headers in ({}, {"Authorization": "Bearer made-up"}, {"Authorization": "Basic eDp5"}):
         status, text = http.call("GET", f"{interchange.url}/v2/endpoints", headers=headers)
         assert (status, json.loads(text)["code"]) == (401, "USER_UNAUTHENTICATED")
+
+
+def listed_with(interchange, bearer):
+    """The status of a call with this token."""
+    headers = {"Authorization": f"Bearer {bearer}"}
+    return http.call("GET", f"{interchange.url}/v2/endpoints", headers=headers)[0]
+
+
+def test_a_token_ends_when_its_own_client_revokes_it(interchange, alice, bob):
+    bearer = token(interchange, alice.client)[1]["access_token"]
+    assert oauth(interchange, bob.client, "token/revoke", token=bearer)[0] == 200
+    assert listed_with(interchange, bearer) == 200, "a stranger ends nothing"
+    assert oauth(interchange, alice.client, "token/revoke", token=bearer)[0] == 200
+    assert listed_with(interchange, bearer) == 401
+
+
+def test_a_token_ends_when_its_time_is_over(make_interchange):
+    interchange = make_interchange(environment={"WAYPOST_INTERCHANGE_TOKEN_LIFETIME": "1"})
+    _, answer = token(interchange, interchange.create_client("short"))
+    assert answer["expires_in"] == 1
+    eventually(lambda: listed_with(interchange, answer["access_token"]) == 401, "its time is over")
 
 
 # --- functions

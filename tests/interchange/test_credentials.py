@@ -7,14 +7,21 @@ import sqlite3
 import subprocess
 
 import pytest
+from harness.postgresql import programs
 from interchange.calls import Api, connect, eventually, token
 
 
 def make_older(interchange):
     """As if every broker user had been made long ago: those of a moment ago are taken for good."""
+    changes = [f"UPDATE {table} SET broker_user_at = 1 WHERE broker_user_at > 0" for table in ("clients", "endpoints")]
+    if interchange.database.startswith("postgres"):
+        for change in changes:
+            command = [programs() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", change, interchange.database]
+            subprocess.run(command, check=True, timeout=30)
+        return
     with sqlite3.connect(interchange.folder / "interchange.db", timeout=20) as database:
-        for table in ("clients", "endpoints"):
-            database.execute(f"UPDATE {table} SET broker_user_at = 1 WHERE broker_user_at > 0")
+        for change in changes:
+            database.execute(change)
     database.close()
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness import checkout
+from harness import checkout, http
 from harness.interchange import Interchange
 from harness.rabbitmq import RabbitMQ
 from interchange.calls import Api, Speaker, connect, eventually, metric, result_body
@@ -199,6 +199,12 @@ def ill_used(keeper):
     broker.end()
 
 
+def readiness(interchange):
+    """The answer of /readyz."""
+    status, text = http.call("GET", f"{interchange.url}/readyz")
+    return status, json.loads(text)
+
+
 def test_a_restart_of_the_broker_loses_no_task_and_no_result(keeper, ill_used):
     broker = ill_used
     broker.create_virtual_host("restarted")
@@ -234,6 +240,8 @@ def test_a_broker_that_lost_everything_is_made_ready_again(keeper, ill_used):
         connection.close()
         broker.kill()
         broker.forget()
+        eventually(lambda: readiness(interchange) == (503, {"broker": False, "database": True}), "not ready", 60)
+        assert http.call("GET", f"{interchange.url}/livez")[0] == 200
         broker.start()
         eventually(lambda: metric(interchange, "broker_connected") == 1, "connected", 30)
         submitted = api.submit(registration["endpoint_id"], function)

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -14,9 +15,13 @@ pub(super) async fn live() -> &'static str {
     "ok\n"
 }
 
+/// For so long the database may take to answer: whoever probes waits no longer.
+const PING_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The broker and the database can be used.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let store = app.store.ping().await.is_ok();
+    let ping = tokio::time::timeout(PING_PATIENCE, app.store.ping());
+    let store = matches!(ping.await, Ok(Ok(())));
     let broker = app.broker.live().is_ok();
     let status = if store && broker {
         StatusCode::OK

@@ -99,6 +99,9 @@ pub(crate) use transaction;
 /// Rows per statement: under SQLite's limit of 32,766 parameters for every table here.
 const ROWS_PER_STATEMENT: usize = 1_000;
 
+/// For so long a call waits for a connection to PostgreSQL before it fails, and its client is told to try again.
+const ACQUIRE_PATIENCE: Duration = Duration::from_secs(10);
+
 impl Store {
     /// Opens the database that `url` names (`sqlite:///absolute/file.db` or `postgres://...`) and brings its tables up
     /// to date. A SQLite file is made if it is absent.
@@ -126,7 +129,11 @@ impl Store {
             Pool::Sqlite { read, write }
         } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
             let options = PgConnectOptions::from_str(url)?;
-            let pool = PgPoolOptions::new().max_connections(10).connect_with(options).await?;
+            let pool = PgPoolOptions::new()
+                .max_connections(10)
+                .acquire_timeout(ACQUIRE_PATIENCE)
+                .connect_with(options)
+                .await?;
             migrator().run(&pool).await?;
             Pool::Postgres(pool)
         } else {
