@@ -68,6 +68,8 @@ def furnish(root: Path, target: Path | None) -> None:
     for name in ("/etc/resolv.conf", CERTIFICATES):
         (root / name.lstrip("/")).unlink(missing_ok=True)
         shutil.copy(name, root / name.lstrip("/"))
+    # An installed Debian has this, and mmdebstrap leaves it to whoever configures the network.
+    (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
     wheels = os.environ.get("PIP_FIND_LINKS", "")
     if os.path.isdir(wheels):
         shutil.copytree(wheels, root / wheels.lstrip("/"))
