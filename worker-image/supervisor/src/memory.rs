@@ -60,6 +60,17 @@ impl ControlGroup {
         lowest
     }
 
+    /// How many processes in it the kernel has ended for want of memory. Zero where it does not say (before Linux 4.13).
+    pub(crate) fn kills(&self) -> u64 {
+        let file = match self.version {
+            Version::One => "memory.oom_control",
+            Version::Two => "memory.events",
+        };
+        let text = fs::read_to_string(self.folder.join(file)).unwrap_or_default();
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    }
+
     /// Memory in use that the kernel cannot take back by dropping file pages, in bytes.
     pub(crate) fn used(&self) -> Option<u64> {
         let (file, fields) = match self.version {
@@ -104,6 +115,13 @@ mod tests {
         );
         write(root.path(), "pod/worker/memory.max", "max\n");
         let group = ControlGroup::find_in(root.path(), "0::/pod/worker\n").unwrap();
+        assert_eq!(group.kills(), 0);
+        write(
+            root.path(),
+            "pod/memory.events",
+            "low 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 1\n",
+        );
+        assert_eq!(group.kills(), 2);
         assert_eq!(group.limit, 1000);
         assert_eq!(group.used(), Some(600));
     }
@@ -120,6 +138,12 @@ mod tests {
         );
         let membership = "12:cpu,cpuacct:/docker/abc\n5:memory:/docker/abc\n0::/\n";
         let group = ControlGroup::find_in(root.path(), membership).unwrap();
+        write(
+            root.path(),
+            "memory/memory.oom_control",
+            "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n",
+        );
+        assert_eq!(group.kills(), 4);
         assert_eq!(group.limit, 2000);
         assert_eq!(group.used(), Some(1350));
     }

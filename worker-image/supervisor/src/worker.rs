@@ -7,10 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use nix::sys::signal::Signal;
+use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 use waypost_link::{Hello, VERSIONS};
 
@@ -22,8 +23,11 @@ use crate::memory::ControlGroup;
 use crate::warm::{Said, Versions, Warm};
 use crate::{dial, processes, python};
 
-/// How often memory is looked at while tasks run, if there is a limit.
-const MEMORY_PERIOD: Duration = Duration::from_millis(100);
+/// How often memory is looked at while tasks run, if there is a limit: the nearer it is, the more often.
+const MEMORY_PERIOD_MAX: Duration = Duration::from_millis(100);
+const MEMORY_PERIOD_MIN: Duration = Duration::from_millis(5);
+/// How fast memory is taken at most: a looking process that is late finds the container killed.
+const MEMORY_BYTES_PER_MILLISECOND: u64 = 4_000_000;
 /// Requests for executors that the warm process has not answered, at most.
 const REQUESTS_MAX: usize = 8;
 /// How long a warm process may take that has yet to import what it needs.
@@ -86,6 +90,8 @@ pub(crate) struct Worker {
     /// Children that nobody knows may have come.
     strays_due: bool,
     group: Option<ControlGroup>,
+    /// How many processes of the group the kernel has ended for want of memory, as far as is known.
+    kernel_kills: u64,
     link: Link,
     instance: Uuid,
     hostname: String,
@@ -106,6 +112,7 @@ impl Worker {
             .map_or_else(|_| String::new(), |hostname| hostname.to_string_lossy().into_owned());
         let mut kept_children: HashSet<_> = processes::children().into_iter().collect();
         kept_children.remove(&warm.process);
+        let group = ControlGroup::find();
         let link = Link::new(arguments.connect.clone(), tls, arguments.orphan_timeout());
         Self {
             settings,
@@ -120,7 +127,8 @@ impl Worker {
             unclaimed: Vec::new(),
             kept_children,
             strays_due: false,
-            group: ControlGroup::find(),
+            kernel_kills: group.as_ref().map_or(0, ControlGroup::kills),
+            group,
             link,
             instance: Uuid::new_v4(),
             hostname,
@@ -138,8 +146,8 @@ impl Worker {
         let mut children = signal(SignalKind::child())?;
         // What ended before this was watched for.
         self.reap();
-        let mut memory = interval(MEMORY_PERIOD);
-        memory.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let memory = sleep_until(Instant::now());
+        tokio::pin!(memory);
         let watch_memory = self.group.is_some() || self.arguments.memory_limit.is_some();
         let timer = sleep_until(Instant::now());
         tokio::pin!(timer);
@@ -164,7 +172,10 @@ impl Worker {
                     self.machine.handle(self.started.elapsed(), Event::Terminate { grace: self.arguments.grace() });
                 }
                 () = timer.as_mut(), if deadline.is_some() => self.machine.handle(self.started.elapsed(), Event::Tick),
-                _ = memory.tick(), if watch_memory && self.machine.is_busy() => self.look_at_memory(),
+                () = memory.as_mut(), if watch_memory && self.machine.is_busy() => {
+                    let pause = self.look_at_memory();
+                    memory.as_mut().reset(Instant::now() + pause);
+                }
             }
             self.advance();
         }
@@ -413,6 +424,12 @@ impl Worker {
             }
             output = executor.channel.last_lines();
         }
+        // It is the kernel's choice whom it ends, and it names nobody; but it kills one at a time.
+        let killed = ending == Ending::Signal(Signal::SIGKILL as i32);
+        let ending = match self.kernel_ended_one() {
+            Some(limit) if killed => Ending::OutOfMemory { limit },
+            _ => ending,
+        };
         // What was in its process group goes first; the rest becomes ours, and is found then.
         processes::kill_executor(process);
         self.strays_due = true;
@@ -426,7 +443,8 @@ impl Worker {
         );
     }
 
-    fn look_at_memory(&mut self) {
+    /// Gives how long it is until memory should be looked at again.
+    fn look_at_memory(&mut self) -> Duration {
         let measured = self.group.as_ref().and_then(|group| Some((group.used()?, group.limit)));
         let (used, limit) = match (self.arguments.memory_limit, measured) {
             (Some(limit), _) => {
@@ -434,10 +452,10 @@ impl Worker {
                 (processes::memory(own).0, limit)
             }
             (None, Some(measured)) => measured,
-            (None, None) => return,
+            (None, None) => return MEMORY_PERIOD_MAX,
         };
         // The executors are only looked at when it gets close.
-        let slots = if used.saturating_mul(10) > limit.saturating_mul(9) {
+        let slots = if used.saturating_mul(10) > limit.saturating_mul(8) {
             let measure = |(slot, process)| {
                 let (resident, peak) = processes::memory(process);
                 SlotMemory { slot, resident, peak }
@@ -448,6 +466,15 @@ impl Worker {
         };
         self.machine
             .handle(self.started.elapsed(), Event::Memory { used, limit, slots });
+        let left = (limit / 100 * 95).saturating_sub(used);
+        Duration::from_millis(left / MEMORY_BYTES_PER_MILLISECOND).clamp(MEMORY_PERIOD_MIN, MEMORY_PERIOD_MAX)
+    }
+
+    /// The limit, if the kernel has ended a process for want of memory since this was asked last.
+    fn kernel_ended_one(&mut self) -> Option<u64> {
+        let group = self.group.as_ref()?;
+        let before = std::mem::replace(&mut self.kernel_kills, group.kills());
+        (self.kernel_kills > before).then_some(group.limit)
     }
 
     fn post(&self, event: Event) {
@@ -497,8 +524,8 @@ async fn expire(due: Option<Instant>) {
 /// The signals that tell a worker to end. Watched from its first moment on: to a pod's first process those that it
 /// does not watch mean nothing.
 pub(crate) struct Stop {
-    terminate: Signal,
-    interrupt: Signal,
+    terminate: SignalStream,
+    interrupt: SignalStream,
 }
 
 impl Stop {

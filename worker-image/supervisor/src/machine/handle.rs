@@ -291,11 +291,17 @@ impl Machine {
         state.process = None;
         state.end_due = None;
         let doom = state.doom.take();
+        // One that took all there was at once was never looked at.
+        let peak = state.peak.take();
         let before = std::mem::replace(&mut state.state, SlotState::Broken { retry_at: now });
         if let SlotState::Busy { task, attempt, .. } = before {
             let cause = doom.unwrap_or(match ending {
                 Ending::Signal(number) => Cause::Signal { number },
                 Ending::Exit(code) => Cause::Exit { code },
+                Ending::OutOfMemory { limit } => Cause::OutOfMemory {
+                    peak: peak.unwrap_or(limit),
+                    limit: self.share(limit),
+                },
             });
             self.fail(now, task, attempt, cause, output);
         } else if doom.is_none() {
@@ -307,6 +313,11 @@ impl Machine {
     }
 
     fn memory(&mut self, used: u64, limit: u64, slots: &[SlotMemory]) {
+        for memory in slots {
+            if let Some(slot) = self.slots.get_mut(memory.slot as usize) {
+                slot.peak = Some(memory.peak.max(memory.resident));
+            }
+        }
         let pending = self
             .slots
             .iter()
@@ -314,17 +325,21 @@ impl Machine {
         if pending || used.saturating_mul(100) <= limit.saturating_mul(MEMORY_THRESHOLD_PERCENT) {
             return;
         }
-        let by_slots = limit.saturating_sub(MEMORY_OWN) / u64::from(self.settings.slots.max(1));
-        let share = self.settings.memory_per_slot.unwrap_or(by_slots);
         // All have the same share, so the furthest over it is the largest.
         let Some(largest) = slots.iter().max_by_key(|memory| memory.resident) else {
             return;
         };
         let cause = Cause::OutOfMemory {
             peak: largest.peak.max(largest.resident),
-            limit: share,
+            limit: self.share(limit),
         };
         self.doom(largest.slot, cause);
+    }
+
+    /// What one slot may have of a limit, in bytes.
+    fn share(&self, limit: u64) -> u64 {
+        let by_slots = limit.saturating_sub(MEMORY_OWN) / u64::from(self.settings.slots.max(1));
+        self.settings.memory_per_slot.unwrap_or(by_slots)
     }
 
     fn drain(&mut self, now: Time, grace: Duration) {

@@ -59,6 +59,8 @@ pub(crate) enum Ending {
     Signal(i32),
     /// By itself, with an exit code.
     Exit(i32),
+    /// By the kernel, for want of memory, with the worker's limit in bytes.
+    OutOfMemory { limit: u64 },
 }
 
 /// What an executor has in memory.

@@ -15,6 +15,8 @@ pub(super) struct Slot {
     pub(super) end_due: Option<Time>,
     /// Why the executor is being killed, if it is.
     pub(super) doom: Option<Cause>,
+    /// The most memory that its executor was seen to have, in bytes. Looked at near the limit only.
+    pub(super) peak: Option<u64>,
     /// Attempts to make an executor that failed in a row.
     pub(super) failures: u32,
 }
@@ -42,6 +44,7 @@ impl Slot {
             state: SlotState::Broken { retry_at: Time::ZERO },
             end_due: None,
             doom: None,
+            peak: None,
             failures: 0,
         }
     }

@@ -463,6 +463,28 @@ fn near_the_memory_limit_the_largest_executor_is_ended_and_only_one_at_a_time() 
 }
 
 #[test]
+fn a_task_whose_executor_the_kernel_ended_for_want_of_memory_is_told_so() {
+    let mut world = World::connected(1);
+    world.give(1);
+    world.expect_begun(1, 0);
+    let limit = 164 << 20;
+    world.happen(Event::Memory {
+        used: limit / 10 * 9,
+        limit,
+        slots: vec![SlotMemory {
+            slot: 0,
+            resident: 30,
+            peak: 40,
+        }],
+    });
+    world.expect_nothing();
+    world.exit(100, Ending::OutOfMemory { limit });
+    world.expect(Action::Start { slot: 0, generation: 2 });
+    let share = 100 << 20;
+    world.expect_failed(1, &Cause::OutOfMemory { peak: 40, limit: share });
+}
+
+#[test]
 fn a_fork_that_fails_is_tried_again_and_the_task_waits_for_it() {
     let mut world = World::connected(1);
     world.exit(100, Ending::Signal(9));

@@ -146,6 +146,16 @@ def grow(megabytes, seconds):
     return len(held)
 
 
+def creep(megabytes):
+    import time
+
+    held = []
+    for _ in range(megabytes):
+        held.append(b"x" * 1024 * 1024)
+        time.sleep(0.005)
+    return len(held)
+
+
 def close_everything():
     import os
     import time
