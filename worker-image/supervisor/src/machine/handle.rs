@@ -295,7 +295,7 @@ impl Machine {
         let peak = state.peak.take();
         let before = std::mem::replace(&mut state.state, SlotState::Broken { retry_at: now });
         if let SlotState::Busy { task, attempt, .. } = before {
-            let cause = doom.unwrap_or(match ending {
+            let cause = doom.unwrap_or_else(|| match ending {
                 Ending::Signal(number) => Cause::Signal { number },
                 Ending::Exit(code) => Cause::Exit { code },
                 Ending::OutOfMemory { limit } => Cause::OutOfMemory {
