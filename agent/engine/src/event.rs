@@ -190,6 +190,13 @@ pub enum Event {
         /// What keeps it.
         waiting: Waiting,
     },
+    /// The platform is ending a block, which gets no more tasks.
+    BlockEnding {
+        /// Which.
+        block: BlockId,
+        /// How it will have ended.
+        end: BlockEnd,
+    },
     /// No block starts: the waiting tasks were told so, and one start after the other is tried until one succeeds.
     CircuitOpened {
         /// How many starts failed in a row.
@@ -262,6 +269,7 @@ impl Event {
             Self::BlockStarting { .. } => "block_starting",
             Self::BlockStartFailed { .. } => "block_start_failed",
             Self::BlockWaiting { .. } => "block_waiting",
+            Self::BlockEnding { .. } => "block_ending",
             Self::CircuitOpened { .. } => "circuit_opened",
             Self::CircuitClosed => "circuit_closed",
             Self::BlockDraining { .. } => "block_draining",

@@ -32,6 +32,20 @@ pub enum Mutation {
     DispatchToDraining,
     /// Tasks that a lost worker had not begun are not put back into the queue.
     LoseUnbegun,
+    /// Blocks that are not wanted are ended at once, whatever the lag.
+    EndAtOnce,
+    /// Blocks that fail to start are started again at once.
+    NoStartBackOff,
+    /// Waiting tasks are not told that no block starts.
+    TellNobody,
+    /// Blocks are deleted while somebody else may hold the queue.
+    ActWithoutQueue,
+    /// A deletion that the platform did not take is believed to be done.
+    TrustDeletion,
+    /// A platform's word that it is ending a block is not heeded.
+    IgnoreEnding,
+    /// More blocks are started than may exist.
+    IgnoreCap,
 }
 
 /// The mistakes that are switched on.

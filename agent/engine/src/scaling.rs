@@ -1,13 +1,14 @@
 //! How many blocks there should be: decided on every change, not on a tick.
 //!
-//! Wanted are as many slots as there are outstanding tasks times `parallelism`, in whole blocks, between `min_blocks`
-//! (which are kept) and `max_blocks` (of what exists, those that are ending included). More are started only so many at
-//! a time, and after failures ever later; one is ended if it had nothing to do for `max_idletime` and is not wanted, the
-//! longest idle first, never one that has a task or an unsettled result.
+//! Wanted are as many slots as there are outstanding tasks times `parallelism`, in whole blocks, and `min_idle_blocks`
+//! beyond that, between `min_blocks` (which are kept) and `max_blocks` (of what exists, those that are ending included).
+//! More are started only so many at a time: at first a few, one more for each that came up, and after a failure one, ever
+//! later. One is ended if it had nothing to do for `max_idletime` and is not wanted, the longest idle first, never one
+//! that has a task or an unsettled result; one that still waits for a node or its image is withdrawn before that.
 
 use crate::state::block::Phase;
 use crate::state::random::Random;
-use crate::{BlockEnd, BlockId, Scaling, Time};
+use crate::{BlockEnd, BlockEndKind, BlockId, OnUnschedulable, Scaling, Time};
 
 /// What scaling remembers.
 #[derive(Debug, Default)]
@@ -15,10 +16,26 @@ pub(crate) struct Scaler {
     next_number: u32,
     /// The `init_blocks` were started once.
     initial_reached: bool,
-    /// Starts that failed since a block last proved itself.
-    failures: u32,
+    /// Blocks that came up since a start last failed: so many more may be starting at once.
+    came_up: u32,
+    failing: Failing,
+    /// Since when there have been more blocks than are wanted.
+    surplus_since: Option<Time>,
+}
+
+/// Starts that failed since a block last proved itself.
+#[derive(Debug, Default)]
+struct Failing {
+    count: u32,
+    /// Of blocks that were started after another had failed: what was started at once and fails at once counts once.
+    rounds: u32,
+    since: Option<Time>,
+    last: Option<Time>,
+    end: Option<BlockEnd>,
     /// Nothing is started before this.
     not_before: Option<Time>,
+    /// The waiting tasks were told.
+    told: bool,
 }
 
 /// How many blocks there are.
@@ -30,10 +47,20 @@ pub(crate) struct Census {
     pub(crate) existing: u32,
     /// Whose workers have not said hello.
     pub(crate) starting: u32,
+    /// Nothing comes up, and the last words of a block that did not are awaited.
+    pub(crate) awaits_words: bool,
+}
+
+/// How many blocks are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) blocks: u32,
+    /// There would be more if `max_blocks` allowed it.
+    pub(crate) bounded: bool,
 }
 
 /// How many blocks are wanted for so many outstanding tasks.
-pub(crate) fn wanted_blocks(scaling: &Scaling, slots_per_block: u32, outstanding: u64) -> u32 {
+pub(crate) fn wanted_blocks(scaling: &Scaling, slots_per_block: u32, outstanding: u64) -> Wanted {
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let slots = outstanding as f64 * scaling.parallelism.clamp(0.0, 1.0);
     let blocks = (slots / f64::from(slots_per_block.max(1))).ceil();
@@ -45,28 +72,37 @@ pub(crate) fn wanted_blocks(scaling: &Scaling, slots_per_block: u32, outstanding
     let blocks = blocks as u32;
     // With a parallelism of 0 a task still needs somewhere to run.
     let some = u32::from(outstanding > 0);
-    blocks.max(some).max(scaling.min_blocks).min(scaling.max_blocks)
+    let all = blocks
+        .max(some)
+        .saturating_add(scaling.min_idle_blocks)
+        .max(scaling.min_blocks);
+    Wanted {
+        blocks: all.min(scaling.max_blocks),
+        bounded: all > scaling.max_blocks,
+    }
 }
 
 impl Scaler {
     /// How many more blocks to start now.
     pub(crate) fn missing(&mut self, scaling: &Scaling, wanted: u32, census: Census, now: Time) -> u32 {
+        let initial = scaling.init_blocks.min(scaling.max_blocks);
         let wanted = if self.initial_reached {
             wanted
         } else {
-            wanted.max(scaling.init_blocks.min(scaling.max_blocks))
+            wanted.max(initial)
         };
-        self.initial_reached |= census.live >= scaling.init_blocks.min(scaling.max_blocks);
-        if self.not_before.is_some_and(|at| at > now) {
+        self.initial_reached |= census.live >= initial;
+        if self.paused_until(now).is_some() || census.awaits_words {
             return 0;
         }
         let short = wanted.saturating_sub(census.live);
         let room = scaling.max_blocks.saturating_sub(census.existing);
         // After a failure one start is enough to see whether it is over.
-        let in_flight = if self.failures > 0 {
+        let in_flight = if self.failing.count > 0 {
             1
         } else {
-            scaling.starts_in_flight.max(1)
+            let most = scaling.starts_in_flight_max.max(scaling.starts_in_flight);
+            scaling.starts_in_flight.saturating_add(self.came_up).min(most).max(1)
         };
         short.min(room).min(in_flight.saturating_sub(census.starting))
     }
@@ -85,53 +121,118 @@ impl Scaler {
         }
     }
 
-    /// A start failed: how many did in a row, and when the next may be tried.
-    pub(crate) fn failed(&mut self, scaling: &Scaling, random: &mut Random, now: Time) -> (u32, Time) {
-        let pause = random.back_off(self.failures, scaling.start_back_off_min, scaling.start_back_off_max);
-        self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(now + pause);
-        (self.failures, now + pause)
+    /// A block that was started at `started` failed to come up: how many did in a row, and when the next may be tried.
+    pub(crate) fn failed(
+        &mut self,
+        scaling: &Scaling,
+        random: &mut Random,
+        started: Time,
+        end: BlockEnd,
+        now: Time,
+    ) -> (u32, Time) {
+        let failing = &mut self.failing;
+        self.came_up = 0;
+        failing.count = failing.count.saturating_add(1);
+        failing.since.get_or_insert(now);
+        failing.end = Some(end);
+        let same_round = failing.last.is_some_and(|last| started <= last);
+        failing.last = Some(now);
+        let until = match failing.not_before {
+            Some(until) if same_round => until,
+            Some(_) | None => {
+                let pause = random.back_off(failing.rounds, scaling.start_back_off_min, scaling.start_back_off_max);
+                failing.rounds = failing.rounds.saturating_add(1);
+                now + pause
+            }
+        };
+        failing.not_before = Some(until);
+        (failing.count, until)
     }
 
-    /// A worker said hello: the pause is over, though not forgotten before the block has proved itself.
-    pub(crate) const fn answered(&mut self) {
-        self.not_before = None;
+    /// Whether the tasks that wait for a block should be told why there is none, if nothing else comes up.
+    pub(crate) fn gives_up(&self, scaling: &Scaling, now: Time) -> bool {
+        let Some(end) = &self.failing.end else { return false };
+        match end.kind {
+            // It had all the time that it was to have, or no time would do.
+            BlockEndKind::Unschedulable
+            | BlockEndKind::ImageNotPulled
+            | BlockEndKind::Misconfigured
+            | BlockEndKind::Rejected
+            | BlockEndKind::CreationTimeout
+            | BlockEndKind::NotRegistered => true,
+            // The platform is away or has no room: that may change, as with a block that it took and can not place.
+            BlockEndKind::CannotStart => {
+                let since = self.failing.since.unwrap_or(now);
+                scaling.on_unschedulable == OnUnschedulable::Fail && now.since(since) >= scaling.scheduling_timeout
+            }
+            BlockEndKind::Completed
+            | BlockEndKind::Crashed
+            | BlockEndKind::OutOfMemory
+            | BlockEndKind::Evicted
+            | BlockEndKind::Drained
+            | BlockEndKind::Preempted
+            | BlockEndKind::NodeLost
+            | BlockEndKind::Deleted
+            | BlockEndKind::Unknown => {
+                scaling.start_failures_max > 0 && self.failing.count >= scaling.start_failures_max
+            }
+        }
+    }
+
+    /// The waiting tasks are being told; true if it is the first time since blocks last started.
+    pub(crate) const fn open_circuit(&mut self) -> bool {
+        !std::mem::replace(&mut self.failing.told, true)
+    }
+
+    /// A worker said hello, perhaps the first time: the pause is over, though not forgotten before the block has proved itself. True if that ends
+    /// a time in which tasks were told that no block starts.
+    pub(crate) fn came_up(&mut self, first: bool) -> bool {
+        self.failing.not_before = None;
+        self.came_up = self.came_up.saturating_add(u32::from(first));
+        std::mem::replace(&mut self.failing.told, false)
     }
 
     /// A block ran a task to its end, or stood for a while.
-    pub(crate) const fn proven(&mut self) {
-        self.failures = 0;
-        self.not_before = None;
+    pub(crate) fn proven(&mut self) {
+        if self.failing.count > 0 {
+            self.failing = Failing::default();
+        }
     }
 
     /// When starts are possible again, if they are not now.
     pub(crate) fn paused_until(&self, now: Time) -> Option<Time> {
-        self.not_before.filter(|at| *at > now)
+        self.failing.not_before.filter(|at| *at > now)
+    }
+
+    /// How many starts failed in a row, and how the last one did.
+    pub(crate) const fn failures(&self) -> (u32, Option<&BlockEnd>) {
+        (self.failing.count, self.failing.end.as_ref())
+    }
+
+    /// Waiting tasks were told that no block starts, and none has since.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.failing.told
+    }
+
+    /// There are more blocks than are wanted: since when.
+    pub(crate) fn surplus(&mut self, now: Time) -> Time {
+        *self.surplus_since.get_or_insert(now)
+    }
+
+    /// There are no more blocks than are wanted.
+    pub(crate) const fn no_surplus(&mut self) {
+        self.surplus_since = None;
     }
 }
 
-/// Whether an end that nobody asked for counts as a start that failed: blocks that end one after the other must not be
-/// started one after the other.
-pub(crate) fn is_start_failure(phase: Phase, draining: bool, proven: bool) -> bool {
+/// Whether an end that we did not bring about counts as a start that failed: blocks that end one after the other must
+/// not be started one after the other.
+pub(crate) fn is_start_failure(phase: Phase, proven: bool) -> bool {
     match phase {
         Phase::Starting => true,
-        Phase::Up | Phase::Silent { .. } | Phase::GivenUp { .. } => !draining && !proven,
+        Phase::Up | Phase::Silent { .. } | Phase::GivenUp { .. } => !proven,
         Phase::Draining | Phase::Deleting => false,
     }
-}
-
-/// A failure to start, in short: for what the waiting tasks are told.
-pub(crate) fn gives_up(scaling: &Scaling, failures: u32, up: u32) -> bool {
-    scaling.start_failures_max > 0 && failures >= scaling.start_failures_max && up == 0
-}
-
-/// An end of which nothing is known but that the worker never said hello.
-pub(crate) fn not_registered(scaling: &Scaling) -> BlockEnd {
-    let message = format!(
-        "its worker did not say hello within {} s",
-        scaling.creation_timeout.as_secs()
-    );
-    BlockEnd::new(crate::BlockEndKind::NotRegistered, message)
 }
 
 #[cfg(test)]
@@ -152,6 +253,7 @@ mod tests {
             live,
             existing: live,
             starting: 0,
+            awaits_words: false,
         }
     }
 
@@ -163,7 +265,7 @@ mod tests {
             ..scaling()
         };
         for (outstanding, wanted) in [(0, 2), (8, 2), (16, 2), (17, 3), (25, 4), (1_000_000, 10)] {
-            assert_eq!(wanted_blocks(&scaling, 4, outstanding), wanted, "{outstanding}");
+            assert_eq!(wanted_blocks(&scaling, 4, outstanding).blocks, wanted, "{outstanding}");
         }
     }
 
@@ -173,8 +275,8 @@ mod tests {
             parallelism: 0.0,
             ..scaling()
         };
-        assert_eq!(wanted_blocks(&scaling, 4, 100), 1);
-        assert_eq!(wanted_blocks(&scaling, 4, 0), 0);
+        assert_eq!(wanted_blocks(&scaling, 4, 100).blocks, 1);
+        assert_eq!(wanted_blocks(&scaling, 4, 0).blocks, 0);
     }
 
     #[test]
@@ -205,9 +307,8 @@ mod tests {
                 &scaling,
                 8,
                 Census {
-                    live: 7,
                     existing: 10,
-                    starting: 0
+                    ..census(7)
                 },
                 now
             ),
@@ -230,12 +331,16 @@ mod tests {
         assert_eq!(scaler.missing(&scaling, 0, census(0), now), 0);
     }
 
+    fn crash() -> BlockEnd {
+        BlockEnd::new(BlockEndKind::Crashed, "so it is")
+    }
+
     #[test]
     fn failures_pause_starts_longer_each_time_and_then_try_one() {
         let (scaling, mut now, mut random) = (scaling(), Time::default(), Random::new(3));
         let mut scaler = Scaler::default();
         for (failures, least) in [(1, 500), (2, 1000), (3, 2000)] {
-            let (count, until) = scaler.failed(&scaling, &mut random, now);
+            let (count, until) = scaler.failed(&scaling, &mut random, now, crash(), now);
             assert_eq!(count, failures);
             assert!(until.since(now) >= Duration::from_millis(least));
             assert_eq!(scaler.missing(&scaling, 5, census(0), now), 0);
@@ -244,6 +349,49 @@ mod tests {
         }
         scaler.proven();
         assert_eq!(scaler.missing(&scaling, 5, census(0), now), 5);
+    }
+
+    #[test]
+    fn what_was_started_at_once_and_fails_at_once_pauses_once() {
+        let (scaling, start, mut random) = (scaling(), Time::default(), Random::new(3));
+        let now = start + Duration::from_secs(9);
+        let mut scaler = Scaler::default();
+        let (_, first) = scaler.failed(&scaling, &mut random, start, crash(), now);
+        for failures in 2..=10 {
+            let (count, until) = scaler.failed(&scaling, &mut random, start, crash(), now);
+            assert_eq!((count, until), (failures, first));
+        }
+    }
+
+    #[test]
+    fn more_may_start_at_once_the_more_came_up() {
+        let scaling = Scaling {
+            starts_in_flight: 2,
+            starts_in_flight_max: 4,
+            ..scaling()
+        };
+        let (now, mut random) = (Time::default(), Random::new(3));
+        let mut scaler = Scaler::default();
+        for starts in [2, 3, 4, 4] {
+            assert_eq!(scaler.missing(&scaling, 9, census(0), now), starts);
+            scaler.came_up(true);
+        }
+        scaler.failed(&scaling, &mut random, now, crash(), now);
+        scaler.proven();
+        assert_eq!(scaler.missing(&scaling, 9, census(0), now), 2);
+    }
+
+    #[test]
+    fn a_warm_reserve_is_wanted_beyond_what_the_tasks_ask_for() {
+        let scaling = Scaling {
+            min_idle_blocks: 2,
+            min_blocks: 3,
+            ..scaling()
+        };
+        let wanted = |blocks, bounded| Wanted { blocks, bounded };
+        assert_eq!(wanted_blocks(&scaling, 1, 0), wanted(3, false));
+        assert_eq!(wanted_blocks(&scaling, 1, 5), wanted(7, false));
+        assert_eq!(wanted_blocks(&scaling, 1, 9), wanted(10, true));
     }
 
     #[test]

@@ -80,8 +80,10 @@ pub struct Scaling {
     pub min_idle_blocks: u32,
     /// What `max_blocks` stands for, so that status can say what to change.
     pub bound: Bound,
-    /// How many blocks may be starting at once.
+    /// How many blocks may be starting at once at first; one more for each that came up since a start last failed.
     pub starts_in_flight: u32,
+    /// The most that may be starting at once.
+    pub starts_in_flight_max: u32,
     /// How long a block may take from its start to its running, if the platform names no obstacle that has a time of
     /// its own.
     pub creation_timeout: Duration,
@@ -117,6 +119,7 @@ impl Default for Scaling {
             min_idle_blocks: 0,
             bound: Bound::MaxBlocks,
             starts_in_flight: 10,
+            starts_in_flight_max: 200,
             creation_timeout: Duration::from_secs(600),
             registration_timeout: Duration::from_secs(300),
             scheduling_timeout: Duration::from_secs(600),

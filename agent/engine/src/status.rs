@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::state::block::Phase;
-use crate::{Engine, Time};
+use crate::{BlockEnd, BlockId, Bound, Engine, Time, Waiting};
 
 /// Figures of one moment, for status, heartbeats and gauges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -28,12 +28,24 @@ pub struct Status {
     pub oldest_wait: Option<Duration>,
     /// Blocks asked for whose worker has not said hello.
     pub blocks_starting: usize,
+    /// Those of them that wait for a node or for their image, as the platform says ([`Engine::waiting_blocks`]).
+    pub blocks_waiting: usize,
     /// Blocks whose worker is there.
     pub blocks_up: usize,
     /// Blocks whose worker's link is gone.
     pub blocks_silent: usize,
     /// Blocks that are being ended.
     pub blocks_ending: usize,
+    /// Blocks that there should be.
+    pub blocks_wanted: u32,
+    /// The option that keeps more blocks from being wanted, if one does.
+    pub blocks_bounded_by: Option<Bound>,
+    /// Starts that failed in a row ([`Engine::last_start_failure`]).
+    pub start_failures: u32,
+    /// When a block may be started again, if not now.
+    pub next_start: Option<Duration>,
+    /// The waiting tasks were told that no block starts, and none has since.
+    pub circuit_open: bool,
     /// Slots of the workers that are there.
     pub slots: u32,
     /// How many of the settled are remembered.
@@ -49,9 +61,24 @@ impl Status {
 }
 
 impl Engine {
+    /// The blocks that do not run yet though they exist, and what keeps them.
+    pub fn waiting_blocks(&self) -> impl Iterator<Item = (BlockId, &Waiting)> + '_ {
+        self.blocks
+            .iter()
+            .filter(|(_, block)| block.phase == Phase::Starting)
+            .filter_map(|(id, block)| Some((id, block.launch.waiting()?)))
+    }
+
+    /// How the last start failed, if none has done well since.
+    #[must_use]
+    pub fn last_start_failure(&self) -> Option<&BlockEnd> {
+        self.scaler.failures().1
+    }
+
     /// The figures of this moment. Takes time in proportion to the blocks and tasks in hand.
     #[must_use]
     pub fn status(&self, now: Time) -> Status {
+        let wanted = self.wanted_blocks();
         let mut status = Status {
             tasks_waiting: self.tasks.waiting_count() + self.tasks.held_count(),
             results: self.tasks.done_count(),
@@ -61,6 +88,12 @@ impl Engine {
             held_bytes: self.tasks.held_bytes(),
             slots: self.blocks.slots(),
             settled_remembered: self.settled.len(),
+            blocks_waiting: self.blocks.obstructed(),
+            blocks_wanted: wanted.blocks,
+            blocks_bounded_by: wanted.bounded.then_some(self.settings.scaling.bound),
+            start_failures: self.scaler.failures().0,
+            next_start: self.scaler.paused_until(now).map(|at| at.since(now)),
+            circuit_open: self.scaler.is_open(),
             ..Status::default()
         };
         status.tasks_running = self.tasks.iter().filter(|(_, task)| task.is_running()).count();

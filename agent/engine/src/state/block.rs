@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{BlockId, TaskId, Time, WorkerId};
+use crate::state::launch::Launch;
+use crate::{BlockEnd, BlockEndKind, BlockId, TaskId, Time, WorkerId};
 
 /// One block that exists, or was asked for.
 #[derive(Debug)]
@@ -31,6 +32,12 @@ pub(crate) struct Block {
     pub(crate) proven: bool,
     /// How often its deletion was asked for.
     pub(crate) deletions: u32,
+    /// How far it is, while it is starting.
+    pub(crate) launch: Launch,
+    /// Why it is given up though it never said hello: told once it is gone, with its last words.
+    pub(crate) failure: Option<BlockEnd>,
+    /// The platform is ending it, for this reason.
+    pub(crate) ending: Option<BlockEnd>,
 }
 
 /// Where a block is in its life.
@@ -67,12 +74,28 @@ impl Block {
             since: now,
             proven: false,
             deletions: 0,
+            launch: Launch::new(now),
+            failure: None,
+            ending: None,
         }
     }
 
     /// It counts towards the blocks that are wanted.
     pub(crate) const fn is_live(&self) -> bool {
         !self.draining && matches!(self.phase, Phase::Starting | Phase::Up | Phase::Silent { .. })
+    }
+
+    /// It counts towards the most blocks that may exist. One on a node that is lost stays on record until the node is back
+    /// or removed, which may be never, and uses nothing that another could have.
+    pub(crate) fn counts(&self) -> bool {
+        self.ending
+            .as_ref()
+            .is_none_or(|end| end.kind != BlockEndKind::NodeLost)
+    }
+
+    /// It may yet run tasks: nothing that is known stands in its way.
+    pub(crate) fn is_hopeful(&self) -> bool {
+        self.is_live() && !(self.phase == Phase::Starting && self.launch.is_obstructed())
     }
 
     /// It may be ended for want of work.
@@ -113,6 +136,10 @@ struct Keys {
     live: bool,
     starting: bool,
     up: bool,
+    hopeful: bool,
+    obstructed: Option<BlockId>,
+    failed: bool,
+    counts: bool,
 }
 
 /// All blocks, with the indexes that follow from them. Every change goes through [`Blocks::change`].
@@ -135,6 +162,10 @@ struct Index {
     live: u32,
     starting: u32,
     up: u32,
+    hopeful: u32,
+    obstructed: BTreeSet<BlockId>,
+    failed: u32,
+    existing: u32,
 }
 
 impl Index {
@@ -157,6 +188,12 @@ impl Index {
         self.live -= u32::from(keys.live);
         self.starting -= u32::from(keys.starting);
         self.up -= u32::from(keys.up);
+        self.hopeful -= u32::from(keys.hopeful);
+        self.failed -= u32::from(keys.failed);
+        self.existing -= u32::from(keys.counts);
+        if let Some(obstructed) = keys.obstructed {
+            self.obstructed.remove(&obstructed);
+        }
     }
 
     fn enter(&mut self, keys: &Keys) {
@@ -170,6 +207,10 @@ impl Index {
         self.live += u32::from(keys.live);
         self.starting += u32::from(keys.starting);
         self.up += u32::from(keys.up);
+        self.hopeful += u32::from(keys.hopeful);
+        self.failed += u32::from(keys.failed);
+        self.existing += u32::from(keys.counts);
+        self.obstructed.extend(keys.obstructed);
     }
 }
 
@@ -196,6 +237,10 @@ fn keys(id: BlockId, block: &Block) -> Keys {
         live: block.is_live(),
         starting: block.phase == Phase::Starting,
         up: block.phase == Phase::Up,
+        hopeful: block.is_hopeful(),
+        obstructed: (block.is_live() && !block.is_hopeful()).then_some(id),
+        failed: block.failure.is_some(),
+        counts: block.counts(),
     }
 }
 
@@ -320,8 +365,33 @@ impl Blocks {
         self.index.up
     }
 
-    pub(crate) fn len(&self) -> u32 {
-        u32::try_from(self.table.len()).unwrap_or(u32::MAX)
+    /// Blocks that may yet run tasks, or do.
+    pub(crate) const fn hopeful(&self) -> u32 {
+        self.index.hopeful
+    }
+
+    /// The latest of the blocks that are starting and have something in their way.
+    pub(crate) fn latest_obstructed(&self) -> Option<BlockId> {
+        self.index.obstructed.last().copied()
+    }
+
+    /// How many have something in their way.
+    pub(crate) fn obstructed(&self) -> usize {
+        self.index.obstructed.len()
+    }
+
+    /// Blocks that were given up before their hello, and are not gone yet.
+    pub(crate) const fn failed(&self) -> u32 {
+        self.index.failed
+    }
+
+    /// Blocks that exist or may exist, and count towards the most that may.
+    pub(crate) const fn existing(&self) -> u32 {
+        self.index.existing
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.table.is_empty()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (BlockId, &Block)> + '_ {

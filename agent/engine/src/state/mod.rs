@@ -1,6 +1,7 @@
 //! What the engine knows: plain tables, each of which keeps its own order.
 
 pub(crate) mod block;
+pub(crate) mod launch;
 pub(crate) mod ledger;
 pub(crate) mod map;
 pub(crate) mod random;

@@ -1,86 +1,20 @@
 use std::time::Duration;
 
 use crate::mutation::Mutation;
-use crate::scaling::{self, Census};
-use crate::state::block::{Block, Phase};
+use crate::scaling;
+use crate::state::block::Phase;
 use crate::state::timers::Timer;
-use crate::{BlockEnd, BlockId, BlockState, Cause, Event, Output, StartOutcome};
+use crate::{BlockEnd, BlockEndKind, BlockId, BlockState, Cause, Event, Output, StartOutcome};
 
 /// A block that stood for so long has proved that it can.
 const PROVEN_AFTER: Duration = Duration::from_secs(60);
-/// How often a deletion is asked for that was taken, but after which the block is still there.
-const DELETE_PERIOD: Duration = Duration::from_secs(60);
+/// How often a deletion is asked for that was taken, but after which the block is still there: a little longer than a
+/// pod's usual grace.
+const DELETE_PERIOD: Duration = Duration::from_secs(90);
 /// First and longest pause after a deletion that was not taken.
 const DELETE_BACK_OFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 impl crate::Engine {
-    /// Starts and ends blocks as tasks come and go.
-    pub(crate) fn scale(&mut self) {
-        if !self.holds_queue || self.ending.is_some() {
-            self.timers.clear(Timer::IdleBlock);
-            return;
-        }
-        let outstanding = self.tasks.outstanding() as u64 + self.depth.ready();
-        let wanted = scaling::wanted_blocks(&self.settings.scaling, self.settings.slots_per_block, outstanding);
-        let census = Census {
-            live: self.blocks.live(),
-            existing: self.blocks.len(),
-            starting: self.blocks.starting(),
-        };
-        for _ in 0..self.scaler.missing(&self.settings.scaling, wanted, census, self.now) {
-            self.start_block();
-        }
-        if let Some(until) = self.scaler.paused_until(self.now) {
-            self.timers.set(Timer::StartBackOff, until);
-        }
-        self.end_idle_blocks(wanted);
-    }
-
-    fn start_block(&mut self) {
-        let id = self.scaler.name(self.settings.epoch);
-        self.blocks.insert(id, Block::new(Phase::Starting, self.now));
-        self.timers.set(
-            Timer::BlockTimeout(id),
-            self.now + self.settings.scaling.creation_timeout,
-        );
-        self.outputs.push_back(Output::StartBlock { block: id });
-        self.event(Event::BlockStarting { block: id });
-    }
-
-    fn end_idle_blocks(&mut self, wanted: u32) {
-        while self.blocks.live() > wanted {
-            let Some((since, id)) = self.longest_idle() else { break };
-            let due = since + self.settings.scaling.max_idletime;
-            if due > self.now {
-                self.timers.set(Timer::IdleBlock, due);
-                return;
-            }
-            self.drain_block(id);
-            self.blocks.change(id, self.now, |block| block.phase = Phase::Draining);
-            self.timers
-                .set(Timer::BlockTimeout(id), self.now + self.settings.scaling.drain_timeout);
-            self.event(Event::BlockDraining {
-                block: id,
-                idle_for: self.now.since(since),
-            });
-            if self.mutated(Mutation::DeleteBusyBlock) {
-                self.delete_block(id);
-            }
-        }
-        self.timers.clear(Timer::IdleBlock);
-    }
-
-    fn longest_idle(&self) -> Option<(crate::Time, BlockId)> {
-        if self.mutated(Mutation::DeleteBusyBlock) {
-            return self
-                .blocks
-                .iter()
-                .find(|(_, block)| block.phase == Phase::Up)
-                .map(|(id, block)| (block.since, id));
-        }
-        self.blocks.longest_idle()
-    }
-
     /// Asks for a block's end; if somebody else may hold the queue, not before it is ours again.
     pub(crate) fn delete_block(&mut self, id: BlockId) {
         if self.blocks.get(id).is_none() {
@@ -92,7 +26,7 @@ impl crate::Engine {
         });
         self.timers.clear(Timer::WorkerGrace(id));
         self.timers.clear(Timer::DeleteAgain(id));
-        if self.may_act() {
+        if self.may_act() || self.mutated(Mutation::ActWithoutQueue) {
             self.timers.set(Timer::BlockTimeout(id), self.now + DELETE_PERIOD);
             self.outputs.push_back(Output::DeleteBlock { block: id });
             self.event(Event::BlockDeleting { block: id });
@@ -115,7 +49,7 @@ impl crate::Engine {
         let Some(deletions) = self.blocks.get(id).map(|block| block.deletions) else {
             return;
         };
-        if !done {
+        if !done && !self.mutated(Mutation::TrustDeletion) {
             let (min, max) = DELETE_BACK_OFF;
             let pause = self.random.back_off(deletions.saturating_sub(1), min, max);
             self.timers.set(Timer::DeleteAgain(id), self.now + pause);
@@ -127,15 +61,13 @@ impl crate::Engine {
             // It may or may not exist: its worker says so, or the time for that passes.
             StartOutcome::Started | StartOutcome::Unknown => {}
             StartOutcome::Failed(end) => {
-                if self.blocks.get(id).is_some_and(|block| block.phase == Phase::Starting) {
-                    self.forget_block(id);
-                    self.start_failed(id, end);
-                } else if self
-                    .blocks
-                    .get(id)
-                    .is_some_and(|block| block.phase == Phase::Deleting && block.worker.is_none())
-                {
-                    self.forget_block(id);
+                let gone = self.blocks.get(id).is_some_and(|block| match block.phase {
+                    Phase::Starting => true,
+                    Phase::Deleting => block.worker.is_none(),
+                    Phase::Up | Phase::Silent { .. } | Phase::GivenUp { .. } | Phase::Draining => false,
+                });
+                if gone {
+                    self.on_block_ended(id, end);
                 }
             }
         }
@@ -146,43 +78,30 @@ impl crate::Engine {
             return;
         }
         match state {
+            BlockState::Pending { why } => self.on_block_pending(id, why),
+            BlockState::Running => self.on_block_running(id),
+            BlockState::Ending(end) => self.on_block_ending(id, end),
             BlockState::Ended(end) => self.on_block_ended(id, end),
-            BlockState::Pending { .. } | BlockState::Running if self.blocks.get(id).is_none() => {
-                // One of ours that we do not know: it has as long to say hello as any.
-                self.found_block(id, Phase::Starting);
-                self.timers.set(
-                    Timer::BlockTimeout(id),
-                    self.now + self.settings.scaling.creation_timeout,
-                );
-                if matches!(self.ending, Some(crate::transitions::drain::Ending::Stop { .. })) {
-                    self.delete_block(id);
-                }
-            }
-            BlockState::Pending { .. } => {
-                // It was found at the start, but its worker has never run: nothing can be lost with it.
-                let found = self.blocks.get(id).is_some_and(|block| {
-                    matches!(block.phase, Phase::Silent { .. }) && block.slots == 0 && block.given.is_empty()
-                });
-                if found {
-                    self.blocks.change(id, self.now, |block| block.phase = Phase::Starting);
-                    self.timers.clear(Timer::WorkerGrace(id));
-                    self.timers.set(
-                        Timer::BlockTimeout(id),
-                        self.now + self.settings.scaling.creation_timeout,
-                    );
-                    self.block_answered(id);
-                }
-            }
-            BlockState::Running => {}
-            BlockState::Ending(_) => {}
         }
     }
 
     fn on_block_ended(&mut self, id: BlockId, end: BlockEnd) {
         let Some(block) = self.blocks.get(id) else { return };
-        let proven = block.proven || self.now.since(block.since) >= PROVEN_AFTER && block.phase != Phase::Starting;
-        let failure = scaling::is_start_failure(block.phase, block.draining, proven);
-        let expected = block.draining || matches!(block.phase, Phase::Draining | Phase::Deleting);
+        let started = block.since;
+        let proven = block.proven || self.now.since(started) >= PROVEN_AFTER && block.phase != Phase::Starting;
+        let given_up = block.failure.is_some();
+        let failed = given_up || scaling::is_start_failure(block.phase, proven);
+        let asked = matches!(block.phase, Phase::Draining | Phase::Deleting);
+        let expected = !given_up && (asked || block.draining && end.kind == BlockEndKind::Completed);
+        // What it was given up for, and its last words.
+        let end = match block.failure.clone() {
+            Some(failure) => BlockEnd {
+                exit: end.exit,
+                output: end.output,
+                ..failure
+            },
+            None => end,
+        };
         let tasks = self.take_tasks_of(id, |neighbours| Cause::BlockEnded {
             end: end.clone(),
             neighbours,
@@ -194,8 +113,8 @@ impl crate::Engine {
             tasks,
             expected,
         });
-        if failure {
-            self.start_failed(id, end);
+        if failed {
+            self.start_failed(id, started, end);
         } else if proven {
             self.scaler.proven();
         }
@@ -209,38 +128,20 @@ impl crate::Engine {
         }
     }
 
-    /// A block did not come to be. After so many in a row, the tasks that wait for one are told why.
-    fn start_failed(&mut self, id: BlockId, end: BlockEnd) {
-        let (failures, until) = self.scaler.failed(&self.settings.scaling, &mut self.random, self.now);
-        let again_in = until.since(self.now);
-        self.event(Event::BlockStartFailed {
-            block: id,
-            end: end.clone(),
-            failures,
-            again_in,
-        });
-        if scaling::gives_up(&self.settings.scaling, failures, self.blocks.up()) {
-            for task in self.tasks.all_waiting() {
-                self.fail(
-                    task,
-                    Cause::NoBlockStarts {
-                        failures,
-                        end: end.clone(),
-                    },
-                    None,
-                    None,
-                );
-            }
-        }
-    }
-
     pub(crate) fn on_block_timeout(&mut self, id: BlockId) {
         match self.blocks.get(id).map(|block| block.phase) {
-            Some(Phase::Starting) => {
+            Some(Phase::Starting) => self.on_launch_due(id),
+            Some(Phase::GivenUp { .. } | Phase::Draining) => self.delete_block(id),
+            Some(Phase::Deleting) => {
+                // Its last words have been waited for long enough.
+                let words = self
+                    .blocks
+                    .change(id, self.now, |block| block.failure.take().map(|end| (block.since, end)));
+                if let Some((started, end)) = words.flatten() {
+                    self.start_failed(id, started, end);
+                }
                 self.delete_block(id);
-                self.start_failed(id, scaling::not_registered(&self.settings.scaling));
             }
-            Some(Phase::GivenUp { .. } | Phase::Draining | Phase::Deleting) => self.delete_block(id),
             Some(Phase::Up | Phase::Silent { .. }) | None => {}
         }
     }

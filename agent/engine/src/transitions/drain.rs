@@ -155,7 +155,7 @@ impl crate::Engine {
                         }
                     }
                 }
-                flushed && self.tasks.given_count() == 0 && self.blocks.len() == 0
+                flushed && self.tasks.given_count() == 0 && self.blocks.is_empty()
             }
         };
         if done {

@@ -85,7 +85,7 @@ impl crate::Engine {
         given.len()
     }
 
-    fn has_begun(&self, id: TaskId) -> bool {
+    pub(crate) fn has_begun(&self, id: TaskId) -> bool {
         matches!(self.tasks.get(id).map(|task| &task.state), Some(State::Given(given)) if given.begun.is_some())
     }
 }

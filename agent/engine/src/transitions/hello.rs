@@ -62,7 +62,7 @@ impl crate::Engine {
             block.result_window = 1;
             if !ending {
                 block.phase = Phase::Up;
-                block.draining = false;
+                block.draining = block.ending.is_some();
                 block.idle_since = now;
             }
         });
@@ -70,7 +70,9 @@ impl crate::Engine {
         if !ending {
             self.timers.clear(Timer::BlockTimeout(id));
             self.timers.clear(Timer::StartBackOff);
-            self.scaler.answered();
+            if self.scaler.came_up(phase == Some(Phase::Starting)) {
+                self.event(Event::CircuitClosed);
+            }
         }
         known && phase != Some(Phase::Starting)
     }

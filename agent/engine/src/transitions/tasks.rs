@@ -3,8 +3,8 @@ use bytes::Bytes;
 use crate::state::task::{Done, Given, State, Step};
 use crate::transitions::journal::Pending;
 use crate::{
-    BlockId, Cause, Event, ExecutorEnd, Guarantee, JournalRecord, RefusalReason, Slot, TaskId, TaskOutcome, ToWorker,
-    WorkerId,
+    BlockEnd, BlockId, Cause, Event, ExecutorEnd, ExecutorExit, Guarantee, JournalRecord, RefusalReason, Slot, TaskId,
+    TaskOutcome, ToWorker, WorkerId,
 };
 
 impl crate::Engine {
@@ -103,11 +103,30 @@ impl crate::Engine {
             return;
         };
         if self.has(block, id, attempt) {
-            self.system_failure(id, Cause::ExecutorDied(end), Some(block), Some(block));
+            let cause = self.cause_of_death(block, end);
+            self.system_failure(id, cause, Some(block), Some(block));
         } else if self.settled.contains(id) {
             self.settled_for.entry(block).or_default().push(id);
         } else if !self.is_result_of(block, id) {
             self.tell(worker, ToWorker::Forget { task: id, attempt });
+        }
+    }
+
+    /// What ended a task whose executor ended: if its worker had to, the platform says why.
+    fn cause_of_death(&self, id: BlockId, end: ExecutorEnd) -> Cause {
+        let block = self.blocks.get(id).filter(|_| end.how == ExecutorExit::GraceOver);
+        match block.and_then(|block| Some((block, block.ending.clone()?))) {
+            Some((block, ending)) => {
+                let begun = block.given.iter().filter(|id| self.has_begun(**id)).count();
+                Cause::BlockEnded {
+                    end: BlockEnd {
+                        output: end.output,
+                        ..ending
+                    },
+                    neighbours: u32::try_from(begun.saturating_sub(1)).unwrap_or(u32::MAX),
+                }
+            }
+            None => Cause::ExecutorDied(end),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use waypost_engine::{BlockEndKind, Event, Input, Scaling, Settings, StartOutcome};
+use waypost_engine::{BlockEndKind, Bound, Event, Input, Scaling, Settings, StartOutcome};
 
 use crate::recorder::{Recorder, block, old_block, settings};
 
@@ -77,6 +77,7 @@ fn what_waits_at_the_broker_counts() {
 fn starts_in_flight_are_bounded() {
     let mut it = Recorder::started(scaling(Scaling {
         starts_in_flight: 2,
+        starts_in_flight_max: 2,
         ..up_to(5)
     }));
     for number in 1..=10 {
@@ -85,6 +86,77 @@ fn starts_in_flight_are_bounded() {
     it.expect(["start block 2-0", "start block 2-1"]);
     it.worker(1, block(0), 2);
     it.expect(["start block 2-2", "run 1 on w1", "run 2 on w1"]);
+}
+
+#[test]
+fn the_more_come_up_the_more_are_started_at_once() {
+    let mut it = Recorder::started(scaling(Scaling {
+        starts_in_flight: 1,
+        ..up_to(5)
+    }));
+    for number in 1..=10 {
+        it.deliver(number);
+    }
+    it.expect(["start block 2-0"]);
+    it.hello(1, block(0), 2, &[]);
+    it.expect(["start block 2-1", "start block 2-2"]);
+}
+
+#[test]
+fn a_warm_reserve_is_kept_beyond_what_tasks_need() {
+    let mut it = Recorder::started(scaling(Scaling {
+        min_idle_blocks: 1,
+        ..up_to(3)
+    }));
+    it.expect(["start block 2-0"]);
+    it.worker(1, block(0), 2);
+    it.seconds(3600);
+    it.expect([]);
+    it.deliver(1);
+    it.expect(["run 1 on w1", "start block 2-1"]);
+}
+
+#[test]
+fn the_bound_that_keeps_more_blocks_from_being_wanted_is_named() {
+    let mut it = Recorder::started(scaling(Scaling {
+        bound: Bound::MaxMemory,
+        ..up_to(1)
+    }));
+    it.deliver(1);
+    assert_eq!(it.status().blocks_bounded_by, None);
+    it.deliver(2);
+    it.deliver(3);
+    it.expect(["start block 2-0"]);
+    assert_eq!(it.status().blocks_bounded_by, Some(Bound::MaxMemory));
+}
+
+#[test]
+fn without_idle_time_a_gap_between_two_tasks_ends_no_block() {
+    let mut it = Recorder::started(scaling(Scaling {
+        max_idletime: Duration::ZERO,
+        ..up_to(1)
+    }));
+    it.deliver(1);
+    it.expect(["start block 2-0"]);
+    it.worker(1, block(0), 2);
+    it.expect(["run 1 on w1"]);
+    it.finish(1, 1);
+    it.expect(["publish 1: result"]);
+    it.confirm(1);
+    it.expect(["settled [1] to w1", "ack 1"]);
+    it.seconds(4);
+    it.expect([]);
+    it.deliver(2);
+    it.credit(1, 1);
+    it.expect(["run 2 on w1"]);
+    it.finish(1, 2);
+    it.expect(["publish 2: result"]);
+    it.confirm(2);
+    it.expect(["settled [2] to w1", "ack 2"]);
+    it.seconds(4);
+    it.expect([]);
+    it.seconds(1);
+    it.expect(["drain w1"]);
 }
 
 #[test]
@@ -195,21 +267,21 @@ fn after_so_many_failed_starts_the_waiting_tasks_are_told_why() {
     }));
     it.deliver(1);
     it.expect(["start block 2-0"]);
-    it.start_fails(block(0));
+    it.block_ends(block(0), BlockEndKind::Crashed);
     it.expect([]);
     it.seconds(1);
     it.expect(["start block 2-1"]);
-    it.start_fails(block(1));
+    it.block_ends(block(1), BlockEndKind::Crashed);
     it.expect(["journal failed 1"]);
     it.journalled();
     it.expect([
-        "publish 1: NoBlockStarts { failures: 2, end: BlockEnd { kind: CannotStart, message: \"no such image\", exit: \
+        "publish 1: NoBlockStarts { failures: 2, end: BlockEnd { kind: Crashed, message: \"so it is\", exit: \
          Unknown, memory_limit: None, output: \"\" } } after 0",
     ]);
 }
 
 #[test]
-fn a_block_that_never_registers_is_deleted_and_another_is_tried() {
+fn a_block_that_never_runs_is_deleted_and_another_is_tried() {
     let mut it = Recorder::started(scaling(up_to(1)));
     it.deliver(1);
     it.expect(["start block 2-0"]);
@@ -230,6 +302,9 @@ fn a_block_that_never_registers_is_deleted_and_another_is_tried() {
         done: true,
     });
     it.block_ends(block(0), BlockEndKind::Deleted);
+    it.expect_failure(1, &["CreationTimeout", "it did not run within 600 s"]);
+    it.deliver(2);
+    it.seconds(1);
     it.expect(["start block 2-1"]);
 }
 

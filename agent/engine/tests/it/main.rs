@@ -10,6 +10,7 @@
 mod blocks;
 mod dependencies;
 mod drain;
+mod launch;
 mod life;
 mod recorder;
 mod restart;

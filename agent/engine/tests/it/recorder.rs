@@ -9,7 +9,7 @@ use waypost_engine::{
     BlockEnd, BlockEndKind, BlockId, BlockState, ChannelEpoch, DeadlineReason, Delivery, DeliveryTag, Drain, Engine,
     EntryId, Event, ExecutorEnd, ExecutorExit, Failure, FunctionId, HeldState, HeldTask, Input, JournalRecord, Output,
     ProcessExit, PublishId, PublishOutcome, RefusalReason, Scaling, Settings, Slot, StartOutcome, TaskId, TaskOutcome,
-    Time, ToWorker, WorkerId,
+    Time, ToWorker, Waiting, WaitingCause, WorkerId,
 };
 
 /// The epoch of every engine here; blocks of epoch 1 are an earlier life's.
@@ -335,8 +335,12 @@ impl Recorder {
 
     /// The executor of a task is killed by signal 11.
     pub(crate) fn die(&mut self, worker: u64, number: u128) {
+        self.die_of(worker, number, ExecutorExit::Process(ProcessExit::Signal(11)));
+    }
+
+    pub(crate) fn die_of(&mut self, worker: u64, number: u128, how: ExecutorExit) {
         let end = ExecutorEnd {
-            how: ExecutorExit::Process(ProcessExit::Signal(11)),
+            how,
             output: "last words".into(),
         };
         let attempt = self.attempt(number);
@@ -406,9 +410,42 @@ impl Recorder {
         self.give(Input::BlockObserved { block, state });
     }
 
-    pub(crate) fn start_fails(&mut self, block: BlockId) {
-        let outcome = StartOutcome::Failed(BlockEnd::new(BlockEndKind::CannotStart, "no such image"));
+    /// It ends, and these are its last words.
+    pub(crate) fn block_ends_saying(&mut self, block: BlockId, kind: BlockEndKind, output: &str) {
+        let end = BlockEnd {
+            output: output.into(),
+            ..BlockEnd::new(kind, "so it is")
+        };
+        let state = BlockState::Ended(end);
+        self.give(Input::BlockObserved { block, state });
+    }
+
+    pub(crate) fn start_fails(&mut self, block: BlockId, kind: BlockEndKind) {
+        let outcome = StartOutcome::Failed(BlockEnd::new(kind, "so it is"));
         self.give(Input::BlockStarted { block, outcome });
+    }
+
+    /// The platform says why a block does not run yet.
+    pub(crate) fn block_waits(&mut self, block: BlockId, cause: WaitingCause, text: &str) {
+        let text = text.into();
+        let why = Some(Waiting { cause, text });
+        let state = BlockState::Pending { why };
+        self.give(Input::BlockObserved { block, state });
+    }
+
+    pub(crate) fn block_runs(&mut self, block: BlockId) {
+        let state = BlockState::Running;
+        self.give(Input::BlockObserved { block, state });
+    }
+
+    /// The platform ends a block, which is there for a while yet.
+    pub(crate) fn block_is_ending(&mut self, block: BlockId, kind: BlockEndKind) {
+        let state = BlockState::Ending(BlockEnd::new(kind, "the node is emptied"));
+        self.give(Input::BlockObserved { block, state });
+    }
+
+    pub(crate) fn deleted(&mut self, block: BlockId, done: bool) {
+        self.give(Input::BlockDeleted { block, done });
     }
 
     pub(crate) fn drain(&mut self, drain: Drain) {
@@ -428,6 +465,23 @@ impl Recorder {
 
     pub(crate) fn seconds(&mut self, seconds: u64) {
         self.wait(Duration::from_secs(seconds));
+    }
+
+    /// What this task's user is told is composed of a failure whose words contain all of these.
+    #[track_caller]
+    pub(crate) fn expect_failure(&mut self, number: u128, words: &[&str]) {
+        self.expect([&format!("journal failed {number}")]);
+        self.journalled();
+        let line = self.outputs.pop_front().unwrap_or_default();
+        assert!(line.starts_with(&format!("publish {number}: ")), "{line}");
+        for word in words {
+            assert!(line.contains(word), "{line} does not say {word}");
+        }
+    }
+
+    /// Whatever came since the last time is no matter of this test.
+    pub(crate) fn forget_outputs(&mut self) {
+        self.outputs.clear();
     }
 
     pub(crate) fn status(&self) -> waypost_engine::Status {
