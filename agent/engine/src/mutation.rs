@@ -40,7 +40,7 @@ pub enum Mutation {
     TellNobody,
     /// Blocks are deleted while somebody else may hold the queue.
     ActWithoutQueue,
-    /// A deletion that the platform did not take is believed to be done.
+    /// A deletion is asked for once, whatever becomes of it.
     TrustDeletion,
     /// A platform's word that it is ending a block is not heeded.
     IgnoreEnding,

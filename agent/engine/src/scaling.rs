@@ -83,15 +83,20 @@ pub(crate) fn wanted_blocks(scaling: &Scaling, slots_per_block: u32, outstanding
 }
 
 impl Scaler {
-    /// How many more blocks to start now.
-    pub(crate) fn missing(&mut self, scaling: &Scaling, wanted: u32, census: Census, now: Time) -> u32 {
+    /// What is wanted, and the `init_blocks` until they were there once.
+    pub(crate) fn with_initial(&mut self, scaling: &Scaling, wanted: u32, live: u32) -> u32 {
         let initial = scaling.init_blocks.min(scaling.max_blocks);
         let wanted = if self.initial_reached {
             wanted
         } else {
             wanted.max(initial)
         };
-        self.initial_reached |= census.live >= initial;
+        self.initial_reached |= live >= initial;
+        wanted
+    }
+
+    /// How many more blocks to start now.
+    pub(crate) fn missing(&self, scaling: &Scaling, wanted: u32, census: Census, now: Time) -> u32 {
         if self.paused_until(now).is_some() || census.awaits_words {
             return 0;
         }
@@ -184,19 +189,30 @@ impl Scaler {
         !std::mem::replace(&mut self.failing.told, true)
     }
 
-    /// A worker said hello, perhaps the first time: the pause is over, though not forgotten before the block has proved itself. True if that ends
+    /// A worker said hello: for the first time, in a block that was started at `started`, or again. The pause is over if
+    /// that start came after the last failure, though not forgotten before the block has proved itself. True if this ends
     /// a time in which tasks were told that no block starts.
-    pub(crate) fn came_up(&mut self, first: bool) -> bool {
-        self.failing.not_before = None;
-        self.came_up = self.came_up.saturating_add(u32::from(first));
+    pub(crate) fn came_up(&mut self, started: Option<Time>) -> bool {
+        if let Some(started) = started {
+            self.came_up = self.came_up.saturating_add(1);
+            if self.failing.last.is_none_or(|last| started > last) {
+                self.failing.not_before = None;
+            }
+        }
         std::mem::replace(&mut self.failing.told, false)
     }
 
-    /// A block ran a task to its end, or stood for a while.
-    pub(crate) fn proven(&mut self) {
-        if self.failing.count > 0 {
+    /// A block that was started at `started` ran a task to its end, or stood for a while. What came up before others
+    /// failed says nothing of those.
+    pub(crate) fn proven(&mut self, started: Time) {
+        if self.failing.last.is_some_and(|last| started > last) {
             self.failing = Failing::default();
         }
+    }
+
+    /// Makes as if no start had ever failed: a mistake.
+    pub(crate) const fn forget_pause(&mut self) {
+        self.failing.not_before = None;
     }
 
     /// When starts are possible again, if they are not now.
@@ -288,7 +304,7 @@ mod tests {
             },
             Time::default(),
         );
-        let mut scaler = Scaler::default();
+        let scaler = Scaler::default();
         assert_eq!(scaler.missing(&scaling, 8, census(0), now), 3);
         assert_eq!(
             scaler.missing(
@@ -318,17 +334,14 @@ mod tests {
 
     #[test]
     fn init_blocks_are_wanted_until_they_were_there_once() {
-        let (scaling, now) = (
-            Scaling {
-                init_blocks: 2,
-                ..scaling()
-            },
-            Time::default(),
-        );
+        let scaling = Scaling {
+            init_blocks: 2,
+            ..scaling()
+        };
         let mut scaler = Scaler::default();
-        assert_eq!(scaler.missing(&scaling, 0, census(0), now), 2);
-        assert_eq!(scaler.missing(&scaling, 0, census(2), now), 0);
-        assert_eq!(scaler.missing(&scaling, 0, census(0), now), 0);
+        assert_eq!(scaler.with_initial(&scaling, 0, 0), 2);
+        assert_eq!(scaler.with_initial(&scaling, 0, 2), 2);
+        assert_eq!(scaler.with_initial(&scaling, 0, 0), 0);
     }
 
     fn crash() -> BlockEnd {
@@ -347,7 +360,13 @@ mod tests {
             now = until;
             assert_eq!(scaler.missing(&scaling, 5, census(0), now), 1);
         }
-        scaler.proven();
+        scaler.proven(Time::default());
+        assert_eq!(
+            scaler.missing(&scaling, 5, census(0), now),
+            1,
+            "it came up before the others failed"
+        );
+        scaler.proven(now);
         assert_eq!(scaler.missing(&scaling, 5, census(0), now), 5);
     }
 
@@ -374,10 +393,11 @@ mod tests {
         let mut scaler = Scaler::default();
         for starts in [2, 3, 4, 4] {
             assert_eq!(scaler.missing(&scaling, 9, census(0), now), starts);
-            scaler.came_up(true);
+            scaler.came_up(Some(now));
         }
         scaler.failed(&scaling, &mut random, now, crash(), now);
-        scaler.proven();
+        let later = now + Duration::from_secs(9);
+        scaler.proven(later);
         assert_eq!(scaler.missing(&scaling, 9, census(0), now), 2);
     }
 

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use waypost_engine::{
-    BlockId, ChannelEpoch, Drain, Engine, EntryId, Event, Failure, Input, JournalRecord, Output, RefusalReason,
-    Settings, TaskId, Time, ToWorker, WorkerId,
+    BlockEndKind, BlockId, BlockState, ChannelEpoch, Drain, Engine, EntryId, Event, Failure, Input, JournalRecord,
+    Output, RefusalReason, Settings, StartOutcome, TaskId, Time, ToWorker, WorkerId,
 };
 
 use crate::broker::ChannelUse;
@@ -22,6 +22,12 @@ pub(crate) struct Agent {
     pub(crate) links: BTreeMap<WorkerId, BlockId>,
     /// Workers that may be sent nothing more.
     draining: BTreeSet<WorkerId>,
+    /// Blocks that it has heard of and has not heard the end of, but for those on nodes that are lost.
+    known: BTreeSet<BlockId>,
+    /// Blocks of which it has heard that their node is lost.
+    on_lost_nodes: BTreeSet<BlockId>,
+    /// When it started blocks, since a worker last said hello.
+    starts: Vec<Time>,
     born: Time,
     wake: Option<Time>,
     idle_turns: u32,
@@ -40,12 +46,28 @@ pub(crate) struct Agent {
     journal_clock: Time,
 }
 
+impl Agent {
+    /// It hands over, or somebody else has taken over.
+    pub(crate) const fn is_ending(&self) -> bool {
+        self.handing_over || self.fenced
+    }
+}
+
 /// A function of its arguments, as it must be.
 fn compose(task: TaskId, failure: &Failure) -> Bytes {
     Bytes::from(format!(
         "failure of {task} at {:?} after {}: {:?}",
         failure.at, failure.attempts, failure.cause
     ))
+}
+
+fn task_of(record: &JournalRecord) -> TaskId {
+    match record {
+        JournalRecord::Started { task, .. }
+        | JournalRecord::Settled { task, .. }
+        | JournalRecord::Failed { task, .. } => *task,
+        JournalRecord::Accepted { task, .. } => task.task,
+    }
 }
 
 /// An engine that turns so often at one moment makes no progress.
@@ -79,13 +101,15 @@ impl World<'_> {
             knows_timeout: self.options.settings.consumer_timeout <= self.options.consumer_timeout,
             ..Agent::default()
         };
-        let blocks = self
+        let blocks: Vec<BlockId> = self
             .machines
             .iter()
             .filter(|(_, machine)| machine.exists)
             .map(|(id, _)| *id)
             .collect();
+        self.agent.known.extend(&blocks);
         self.give(Input::BlocksListed { blocks });
+        self.observe_all();
         let delay = self.options.consumer_delay;
         let (consumer, publisher) = (
             self.chance.time(delay / 100, delay),
@@ -110,6 +134,14 @@ impl World<'_> {
         self.agent.links.clear();
         let pause = self.chance.millis(10, 20_000);
         self.after(pause, Happening::StartAgent { life: life + 1 });
+    }
+
+    /// The disk is gone with the process.
+    pub(crate) fn lose_journal(&mut self) {
+        for record in std::mem::take(&mut self.agent.journal) {
+            self.checkers.unrecorded(task_of(&record));
+        }
+        self.agent.accepted.clear();
     }
 
     pub(crate) fn hand_over(&mut self) {
@@ -164,6 +196,17 @@ impl World<'_> {
                 if let Some(machine) = self.machines.get_mut(block) {
                     machine.silent_since = None;
                 }
+                if !self.agent.on_lost_nodes.contains(block) {
+                    self.agent.known.insert(*block);
+                }
+                self.agent.starts.clear();
+            }
+            Input::BlockObserved { block, state } => self.learn_of_block(*block, state),
+            Input::BlockStarted {
+                block,
+                outcome: StartOutcome::Failed(_),
+            } => {
+                self.agent.known.remove(block);
             }
             Input::TaskRefused {
                 reason: RefusalReason::Duplicate,
@@ -175,6 +218,28 @@ impl World<'_> {
             _ => {}
         }
         self.give(input);
+    }
+
+    /// The agent is told of a block: what it may do with it from here on.
+    fn learn_of_block(&mut self, block: BlockId, state: &BlockState) {
+        match state {
+            BlockState::Pending { .. } | BlockState::Running => {
+                if !self.agent.on_lost_nodes.contains(&block) {
+                    self.agent.known.insert(block);
+                }
+            }
+            BlockState::Ending(end) => {
+                let linked = self.agent.links.iter().filter(|(_, linked)| **linked == block);
+                self.agent.draining.extend(linked.map(|(worker, _)| *worker));
+                if end.kind == BlockEndKind::NodeLost {
+                    self.agent.known.remove(&block);
+                    self.agent.on_lost_nodes.insert(block);
+                }
+            }
+            BlockState::Ended(_) => {
+                self.agent.known.remove(&block);
+            }
+        }
     }
 
     pub(crate) fn wake(&mut self, life: u64) {
@@ -212,6 +277,7 @@ impl World<'_> {
             deadline.is_none_or(|at| at > self.now),
             "a deadline that has passed was not kept"
         );
+        self.checkers.check_told(&outputs);
         for output in outputs {
             self.trace(|| format!("  out {}", shorten(&format!("{output:?}"))));
             self.carry_out(output);
@@ -252,8 +318,12 @@ impl World<'_> {
             Output::StopConsuming => self.on_present_channel(ChannelUse::Cancel),
             Output::AskQueueDepth => self.on_present_channel(ChannelUse::Depth),
             Output::Journal { entry, record } => self.write_journal(entry, record),
-            Output::StartBlock { block } => self.start_block(block),
+            Output::StartBlock { block } => {
+                self.check_start(block);
+                self.start_block(block);
+            }
             Output::DeleteBlock { block } => {
+                self.check_fence("deleted", block);
                 self.check_deletion(block);
                 self.delete_block(block);
             }
@@ -282,6 +352,7 @@ impl World<'_> {
             ToWorker::Drain => {
                 self.agent.draining.insert(worker);
                 self.check_deletion(block);
+                self.check_idleness(block);
             }
             _ => {}
         }
@@ -321,18 +392,12 @@ impl World<'_> {
     /// A plain write: once it is made it outlives the process.
     fn write_journal(&mut self, through: EntryId, record: JournalRecord) {
         let written = !self.agent.journal_fails;
-        let task = match &record {
-            JournalRecord::Started {
-                task, attempt, block, ..
-            } => {
-                if written {
-                    self.checkers.start_recorded(*task, *block, *attempt);
-                }
-                *task
-            }
-            JournalRecord::Settled { task, .. } | JournalRecord::Failed { task, .. } => *task,
-            JournalRecord::Accepted { task, .. } => task.task,
-        };
+        let task = task_of(&record);
+        if let JournalRecord::Started { attempt, block, .. } = &record
+            && written
+        {
+            self.checkers.start_recorded(task, *block, *attempt);
+        }
         if written {
             if matches!(record, JournalRecord::Accepted { .. }) {
                 self.agent.accepted.insert(task);
@@ -355,6 +420,55 @@ impl World<'_> {
         );
     }
 
+    /// Blocks are started and ended only by who holds the queue, unless the endpoint is stopped for good.
+    fn check_fence(&mut self, what: &str, block: BlockId) {
+        if self.agent.channel.is_none() && !self.agent.stopping {
+            self.checkers.violate(format!(
+                "block {block} is {what} while somebody else may hold the queue"
+            ));
+        }
+    }
+
+    /// Never more blocks than may exist, and after failures ever later.
+    fn check_start(&mut self, block: BlockId) {
+        const WINDOW: Duration = Duration::from_secs(60);
+        /// Half a second, doubled each time: so many fit into a minute, and some more.
+        const RETRIES: usize = 12;
+        self.check_fence("started", block);
+        let most = self.options.settings.scaling.max_blocks as usize;
+        self.agent.known.insert(block);
+        if self.agent.known.len() > most {
+            let known = self.agent.known.len();
+            self.checkers.violate(format!(
+                "block {block} is started as one of {known}, and {most} may exist"
+            ));
+        }
+        let now = self.now;
+        self.agent.starts.retain(|at| now.since(*at) < WINDOW);
+        self.agent.starts.push(now);
+        if self.agent.starts.len() > most + RETRIES {
+            let starts = self.agent.starts.len();
+            self.checkers.violate(format!(
+                "{starts} blocks were started within a minute, and none came up"
+            ));
+        }
+    }
+
+    /// A block is ended for want of work only if it had none for as long as it may.
+    fn check_idleness(&mut self, block: BlockId) {
+        let scaling = &self.options.settings.scaling;
+        let least = scaling.max_idletime.max(scaling.deletion_lag);
+        let Some(machine) = self.machines.get(&block) else {
+            return;
+        };
+        let idle = self.now.since(machine.idle_since) + self.options.latency * 3;
+        if !self.agent.stopping && machine.exists && idle < least {
+            self.checkers.violate(format!(
+                "block {block} is to be ended after {idle:?} without work, not {least:?}"
+            ));
+        }
+    }
+
     /// A block that has something to do is never ended, unless the whole endpoint is.
     fn check_deletion(&mut self, block: BlockId) {
         let Some(machine) = self.machines.get(&block) else {
@@ -374,6 +488,7 @@ impl World<'_> {
         if let Event::WorkerGivenUp { block, .. } = event {
             let (born, grace) = (self.agent.born, self.options.settings.reconnect_grace);
             let silent_for = match self.machines.get(block) {
+                _ if self.agent.on_lost_nodes.contains(block) => Duration::MAX,
                 Some(machine) if machine.exists => machine
                     .silent_since
                     .map_or(Duration::ZERO, |since| self.now.since(since.max(born))),

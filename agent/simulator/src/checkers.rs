@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use waypost_engine::{BlockId, TaskId, Time};
+use waypost_engine::{BlockId, CauseKind, Event, Output, TaskId, Time};
 
 /// What is known of the runs and results of every task, and the first thing that should not have happened.
 #[derive(Debug, Default)]
@@ -244,6 +244,28 @@ impl Checkers {
                 show(body)
             );
             self.violate(complaint);
+        }
+    }
+
+    /// When tasks are said to be told that no block starts, they are told.
+    pub(crate) fn check_told(&mut self, outputs: &[Output]) {
+        for (index, output) in outputs.iter().enumerate() {
+            let Output::Event(Event::CircuitOpened { tasks, .. }) = output else {
+                continue;
+            };
+            let told = |output: &&Output| {
+                matches!(
+                    output,
+                    Output::Event(Event::TaskFailed {
+                        cause: CauseKind::NoBlockStarts,
+                        ..
+                    })
+                )
+            };
+            let count = outputs.iter().skip(index).filter(told).count();
+            if count != *tasks {
+                self.violate(format!("{tasks} tasks wait for a block in vain, and {count} were told"));
+            }
         }
     }
 

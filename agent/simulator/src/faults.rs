@@ -73,7 +73,44 @@ impl World<'_> {
                     self.give(Input::Cancel { task });
                 }
             }
-            Fault::Refusal | Fault::Start | Fault::Delete | Fault::Executor | Fault::Double => {}
+            Fault::Room => {
+                let pause = self.chance.millis(1_000, 300_000);
+                self.cluster.room_at = self.now + pause;
+            }
+            Fault::Image => {
+                let pause = self.chance.millis(1_000, 120_000);
+                self.cluster.images_at = self.now + pause;
+            }
+            Fault::Evict => {
+                if let Some(block) = self.some_block() {
+                    let all = [
+                        BlockEndKind::Evicted,
+                        BlockEndKind::Preempted,
+                        BlockEndKind::Drained,
+                        BlockEndKind::Deleted,
+                    ];
+                    let kind = self.chance.choose(&all).unwrap_or(BlockEndKind::Unknown);
+                    self.platform_ends(block, BlockEnd::new(kind, "the platform needs its place"));
+                }
+            }
+            Fault::Node => self.lose_node(),
+            Fault::Api => {
+                let pause = self.chance.millis(500, 60_000);
+                self.cluster.api_at = self.now + pause;
+            }
+            Fault::Move => {
+                let life = self.agent.life;
+                self.lose_journal();
+                self.kill_agent(life);
+            }
+            Fault::Refusal
+            | Fault::Start
+            | Fault::Delete
+            | Fault::Executor
+            | Fault::Double
+            | Fault::Never
+            | Fault::Crash
+            | Fault::Mute => {}
         }
     }
 

@@ -17,6 +17,7 @@ mod faults;
 mod machine;
 mod options;
 mod platform;
+pub mod scaling;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -3,11 +3,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use waypost_engine::{
-    BlockEnd, BlockEndKind, BlockId, ExecutorEnd, ExecutorExit, HeldState, HeldTask, Input, ProcessExit, RefusalReason,
-    Slot, TaskId, TaskOutcome, Time, ToWorker, WorkerId,
+    BlockEnd, BlockEndKind, BlockId, BlockState, ExecutorEnd, ExecutorExit, HeldState, HeldTask, Input, ProcessExit,
+    RefusalReason, Slot, TaskId, TaskOutcome, Time, ToWorker, WorkerId,
 };
 
 use crate::world::{Happening, Via, World};
+
+/// A worker that no agent has answered for so long ends itself.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// A block and the worker in it.
 #[derive(Debug, Default)]
@@ -31,6 +34,16 @@ pub(crate) struct Machine {
     draining: bool,
     /// The agent has answered the hello with all that it has to say to it: results may be sent.
     heard: bool,
+    /// The node that it is on, once it was placed.
+    pub(crate) node: Option<u32>,
+    /// What the platform says of it.
+    pub(crate) state: Option<BlockState>,
+    /// Its node is gone: the platform has it on record, and can neither end it nor say more.
+    pub(crate) on_lost_node: bool,
+    /// Nothing of it lives, though the platform does not know.
+    pub(crate) dead: bool,
+    /// Since when it has had nothing to do.
+    pub(crate) idle_since: Time,
     /// Tasks that were cancelled or asked back before they came.
     early: BTreeSet<(TaskId, u32)>,
     clock: Time,
@@ -60,6 +73,19 @@ impl Machine {
             silent_since: Some(now),
             ..Self::default()
         }
+    }
+
+    /// Nothing of it lives, and the platform has it on record.
+    pub(crate) fn die_unseen(&mut self) {
+        *self = Self {
+            exists: true,
+            dead: true,
+            on_lost_node: true,
+            node: self.node,
+            state: self.state.take(),
+            silent_since: self.silent_since,
+            ..Self::default()
+        };
     }
 
     fn is_done(&self) -> bool {
@@ -126,7 +152,17 @@ impl World<'_> {
         let Some(machine) = self.machines.get_mut(&block) else {
             return;
         };
-        if !machine.exists || machine.session.is_some() || machine.dial != dial {
+        if !machine.exists || machine.dead || machine.session.is_some() || machine.dial != dial {
+            return;
+        }
+        let orphaned = machine
+            .silent_since
+            .is_some_and(|since| now.since(since) > ORPHAN_TIMEOUT);
+        if orphaned {
+            self.block_dies(
+                block,
+                BlockEnd::new(BlockEndKind::Completed, "nobody answered its worker"),
+            );
             return;
         }
         let reachable = machine.unreachable_until.is_none_or(|until| until <= now);
@@ -151,6 +187,7 @@ impl World<'_> {
         };
         machine.session = Some(worker);
         machine.clock = now;
+        machine.idle_since = now;
         let mut held: Vec<HeldTask> = Vec::new();
         held.extend(machine.queue.iter().map(|&(task, attempt)| HeldTask {
             task,
@@ -266,15 +303,7 @@ impl World<'_> {
                     None
                 };
                 if let Some(reason) = refusal {
-                    self.tell_agent(
-                        block,
-                        Input::TaskRefused {
-                            worker,
-                            task,
-                            attempt,
-                            reason,
-                        },
-                    );
+                    self.refuse(block, task, attempt, reason);
                     self.grant(block);
                     return;
                 }
@@ -285,16 +314,7 @@ impl World<'_> {
                 let before = machine.queue.len();
                 machine.queue.retain(|queued| *queued != (task, attempt));
                 if machine.queue.len() < before {
-                    let reason = RefusalReason::Recalled;
-                    self.tell_agent(
-                        block,
-                        Input::TaskRefused {
-                            worker,
-                            task,
-                            attempt,
-                            reason,
-                        },
-                    );
+                    self.refuse(block, task, attempt, RefusalReason::Recalled);
                     self.grant(block);
                 }
             }
@@ -304,6 +324,7 @@ impl World<'_> {
                     machine.held.remove(&task);
                     machine.settled.insert(task);
                 }
+                machine.idle_since = self.now;
             }
             ToWorker::Forget { task, attempt } => {
                 if machine.held.get(&task).is_some_and(|held| held.attempt == attempt) {
@@ -322,6 +343,16 @@ impl World<'_> {
             ToWorker::Close => self.break_link(block, false),
         }
         self.end_if_drained(block);
+        self.note_idleness(block);
+    }
+
+    fn note_idleness(&mut self, block: BlockId) {
+        let now = self.now;
+        if let Some(machine) = self.machines.get_mut(&block)
+            && machine.is_busy()
+        {
+            machine.idle_since = now;
+        }
     }
 
     /// The worker takes no more tasks, and refuses those that it has not begun.
@@ -330,19 +361,50 @@ impl World<'_> {
             return;
         };
         machine.draining = true;
-        let Some(worker) = machine.session else { return };
+        if machine.session.is_none() {
+            return;
+        }
         for (task, attempt) in std::mem::take(&mut machine.queue) {
-            let reason = RefusalReason::Draining;
-            self.tell_agent(
-                block,
-                Input::TaskRefused {
-                    worker,
-                    task,
+            self.refuse(block, task, attempt, RefusalReason::Draining);
+        }
+    }
+
+    /// The worker does not run a task that it was sent.
+    fn refuse(&mut self, block: BlockId, task: TaskId, attempt: u32, reason: RefusalReason) {
+        let Some(worker) = self.machines.get(&block).and_then(|machine| machine.session) else {
+            return;
+        };
+        self.tell_agent(
+            block,
+            Input::TaskRefused {
+                worker,
+                task,
+                attempt,
+                reason,
+            },
+        );
+    }
+
+    /// The platform waits no longer for a worker that it told to end: what runs is cut off, and the worker says so.
+    pub(crate) fn grace_over(&mut self, block: BlockId, end: BlockEnd) {
+        let Some(machine) = self.machines.get_mut(&block).filter(|machine| machine.exists) else {
+            return;
+        };
+        for (run, Running { task, attempt, .. }) in std::mem::take(&mut machine.running) {
+            machine.held.insert(
+                task,
+                Held {
                     attempt,
-                    reason,
+                    body: None,
+                    how: ExecutorExit::GraceOver,
                 },
             );
+            machine.unsent.push_back(task);
+            self.checkers.run_ends(task, run, true);
         }
+        self.send_results(block);
+        let pause = self.chance.millis(10, 2_000);
+        self.after(pause, Happening::BlockDies { block, end });
     }
 
     fn end_if_drained(&mut self, block: BlockId) {

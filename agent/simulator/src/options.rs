@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use waypost_engine::{Acknowledge, Guarantee, Prefetch, Scaling, Settings};
+use waypost_engine::{Acknowledge, Guarantee, OnUnschedulable, Prefetch, Scaling, Settings};
 
 use crate::chance::Chance;
 
@@ -26,10 +26,19 @@ pub enum Fault {
     Double,
     Terminate,
     Cancel,
+    Room,
+    Image,
+    Never,
+    Crash,
+    Mute,
+    Evict,
+    Node,
+    Api,
+    Move,
 }
 
 /// The faults, the names that switch them off, and what they are.
-pub const FAULTS: [(Fault, &str, &str); 17] = [
+pub const FAULTS: [(Fault, &str, &str); 26] = [
     (
         Fault::Channel,
         "channel",
@@ -71,6 +80,31 @@ pub const FAULTS: [(Fault, &str, &str); 17] = [
     (Fault::Double, "double", "the service publishes a task twice"),
     (Fault::Terminate, "terminate", "a worker is told to end by its platform"),
     (Fault::Cancel, "cancel", "somebody cancels a task"),
+    (Fault::Room, "room", "no node has room for new blocks for a while"),
+    (Fault::Image, "image", "images cannot be pulled for a while"),
+    (
+        Fault::Never,
+        "never",
+        "a block is made in such a way that it can never run",
+    ),
+    (Fault::Crash, "crash", "a block dies soon after its start"),
+    (Fault::Mute, "mute", "a block runs, and its worker never dials"),
+    (
+        Fault::Evict,
+        "evict",
+        "the platform ends a block: evicted, preempted, drained from its node, deleted by hand",
+    ),
+    (
+        Fault::Node,
+        "node",
+        "a node is lost for a while, with or without what runs on it",
+    ),
+    (
+        Fault::Api,
+        "api",
+        "the platform cannot be asked, and says nothing, for a while",
+    ),
+    (Fault::Move, "move", "the agent is killed and its journal is gone"),
 ];
 
 /// Everything that decides a world. The same options make the same run.
@@ -134,11 +168,25 @@ impl Options {
             min_blocks,
             max_blocks,
             parallelism: if chance.happens(700) { 1.0 } else { 0.3 },
-            max_idletime: Duration::from_secs(chance.range(5, 120)),
+            max_idletime: if chance.happens(200) {
+                Duration::ZERO
+            } else {
+                Duration::from_secs(chance.range(5, 120))
+            },
             starts_in_flight: chance.number(1, 5),
             creation_timeout: Duration::from_secs(chance.range(30, 120)),
             drain_timeout: Duration::from_secs(chance.range(5, 30)),
             start_failures_max: if chance.happens(500) { 5 } else { 0 },
+            min_idle_blocks: if chance.happens(150) { chance.number(1, 2) } else { 0 },
+            registration_timeout: Duration::from_secs(chance.range(20, 200)),
+            scheduling_timeout: Duration::from_secs(chance.range(20, 200)),
+            on_unschedulable: if chance.happens(300) {
+                OnUnschedulable::Wait
+            } else {
+                OnUnschedulable::Fail
+            },
+            image_grace: Duration::from_secs(chance.range(5, 60)),
+            deletion_lag: Duration::from_secs(chance.range(2, 10)),
             ..Scaling::default()
         };
         let settings = Settings {
@@ -173,11 +221,17 @@ impl Options {
             },
             ..Settings::default()
         };
+        let quorum = chance.happens(300);
         let mut odds = Vec::new();
         for (fault, _, _) in FAULTS {
             let often = match fault {
                 Fault::Refusal | Fault::Start | Fault::Delete | Fault::Double => chance.number(0, 300),
+                Fault::Never | Fault::Crash | Fault::Mute => chance.number(0, 400),
                 Fault::Executor => chance.number(0, 150),
+                Fault::Room | Fault::Image | Fault::Node | Fault::Api => chance.number(0, 3),
+                // What only a journal could know may be lost with it, if it was acknowledged for its sake.
+                Fault::Move if quorum || settings.acknowledge == Acknowledge::OnAccept => 0,
+                Fault::Move => chance.number(0, 2),
                 Fault::Kill => chance.number(0, 6),
                 Fault::Journal => {
                     if chance.happens(150) {
@@ -203,7 +257,7 @@ impl Options {
             tasks: chance.number(1, 120),
             odds,
             settings,
-            quorum: chance.happens(300),
+            quorum,
             consumer_timeout,
             slots,
             prefetch: chance.number(0, 3),
@@ -222,6 +276,22 @@ impl Options {
             .iter()
             .find(|(known, _)| *known == fault)
             .map_or(0, |(_, odds)| *odds)
+    }
+
+    /// Whether it goes wrong with a step, and not at a moment of its own.
+    #[must_use]
+    pub const fn is_of_a_step(fault: Fault) -> bool {
+        matches!(
+            fault,
+            Fault::Refusal
+                | Fault::Start
+                | Fault::Delete
+                | Fault::Executor
+                | Fault::Double
+                | Fault::Never
+                | Fault::Crash
+                | Fault::Mute
+        )
     }
 
     /// Switches a fault off.
@@ -245,7 +315,7 @@ impl fmt::Display for Options {
         let settings = &self.settings;
         write!(
             formatter,
-            "; {:?} {:?}, {} retries, grace {:?}, {} slots + {}, blocks {}/{}/{}, held {} B, messages up to {} B, tasks up to {:?}, \
+            "; {:?} {:?}, {} retries, grace {:?}, {} slots + {}, blocks {}/{}/{} + {}, idle {:?}, held {} B, messages up to {} B, tasks up to {:?}, \
              latency up to {:?}, consumer after {:?}, redial after {:?}, consumer timeout {:?}{}",
             settings.acknowledge,
             settings.guarantee,
@@ -256,6 +326,8 @@ impl fmt::Display for Options {
             settings.scaling.init_blocks,
             settings.scaling.min_blocks,
             settings.scaling.max_blocks,
+            settings.scaling.min_idle_blocks,
+            settings.scaling.max_idletime,
             settings.held_bytes,
             self.largest,
             self.longest,

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +9,7 @@ use crate::broker::{Broker, ChannelUse};
 use crate::chance::Chance;
 use crate::checkers::Checkers;
 use crate::machine::Machine;
+use crate::platform::Cluster;
 use crate::{Fault, Options};
 
 /// Something that will happen.
@@ -70,8 +71,19 @@ pub(crate) enum Happening {
         block: BlockId,
         ready_in: Duration,
     },
+    BlockAdvances {
+        block: BlockId,
+        ready_in: Duration,
+    },
     BlockReady {
         block: BlockId,
+    },
+    GraceOver {
+        block: BlockId,
+        end: BlockEnd,
+    },
+    NodeBack {
+        node: u32,
     },
     BlockDies {
         block: BlockId,
@@ -110,8 +122,7 @@ pub(crate) struct World<'a> {
     pub(crate) agent: Agent,
     pub(crate) broker: Broker,
     pub(crate) machines: BTreeMap<BlockId, Machine>,
-    /// Blocks that the platform will make.
-    pub(crate) creating: BTreeSet<BlockId>,
+    pub(crate) cluster: Cluster,
     pub(crate) facts: BTreeMap<TaskId, Facts>,
     pub(crate) checkers: Checkers,
     pub(crate) healed: bool,
@@ -136,7 +147,7 @@ impl<'a> World<'a> {
             agent: Agent::default(),
             broker: Broker::new(options.quorum),
             machines: BTreeMap::new(),
-            creating: BTreeSet::new(),
+            cluster: Cluster::new(START),
             facts: BTreeMap::new(),
             checkers: Checkers::default(),
             healed: false,
@@ -171,10 +182,7 @@ impl<'a> World<'a> {
             }
         }
         for (fault, odds) in &self.options.odds {
-            if matches!(
-                fault,
-                Fault::Refusal | Fault::Start | Fault::Delete | Fault::Executor | Fault::Double
-            ) {
+            if Options::is_of_a_step(*fault) {
                 continue;
             }
             for _ in 0..self.chance.number(0, odds * 2) {
@@ -305,7 +313,10 @@ impl<'a> World<'a> {
             Happening::Dial { block, dial } => self.dial(block, dial),
             Happening::ExecutorEnds { block, run } => self.executor_ends(block, run),
             Happening::BlockCreated { block, ready_in } => self.block_created(block, ready_in),
+            Happening::BlockAdvances { block, ready_in } => self.block_advances(block, ready_in),
             Happening::BlockReady { block } => self.block_ready(block),
+            Happening::GraceOver { block, end } => self.grace_over(block, end),
+            Happening::NodeBack { node } => self.node_back(node),
             Happening::BlockDies { block, end } => self.block_dies(block, end),
         }
     }
@@ -316,6 +327,7 @@ impl<'a> World<'a> {
         self.broker.up = true;
         self.broker.held_by_other = None;
         self.agent.journal_fails = false;
+        self.heal_cluster();
         for machine in self.machines.values_mut() {
             machine.unreachable_until = None;
         }
@@ -344,6 +356,9 @@ impl<'a> World<'a> {
         let Some(engine) = &self.agent.engine else {
             return Some("the agent is down".into());
         };
+        if self.agent.is_ending() {
+            return Some("the agent's life is ending, and the next has not begun".into());
+        }
         let status = engine.status(self.now);
         if status.outstanding() > 0 {
             return Some(format!("the engine is not done: {status:?}"));
@@ -355,7 +370,8 @@ impl<'a> World<'a> {
             }
         }
         let blocks = self.machines.values().filter(|machine| machine.exists).count();
-        let wanted = self.options.settings.scaling.min_blocks as usize;
+        let scaling = &self.options.settings.scaling;
+        let wanted = scaling.min_blocks.max(scaling.min_idle_blocks).min(scaling.max_blocks) as usize;
         (blocks != wanted).then(|| format!("{blocks} blocks exist, {wanted} should"))
     }
 }

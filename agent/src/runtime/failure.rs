@@ -91,10 +91,7 @@ impl Composer {
             ),
             Cause::NoBlockStarts { failures, end } => (
                 "BlocksFailedToStart",
-                format!(
-                    "no worker could be started for this task: {failures} attempts in a row failed, the last because {}",
-                    end_in_words(end)
-                ),
+                no_block_starts(*failures, end),
                 end.output.as_str(),
             ),
             Cause::Refused { reason } => (
@@ -129,6 +126,16 @@ impl Composer {
             let _ = write!(text, "\nThe last lines that it printed:\n{output}");
         }
         text
+    }
+}
+
+fn no_block_starts(failures: u32, end: &BlockEnd) -> String {
+    let why = end_in_words(end);
+    match failures {
+        0 | 1 => format!("no worker could be started for this task, because {why}"),
+        _ => format!(
+            "no worker could be started for this task: {failures} attempts in a row failed, the last because {why}"
+        ),
     }
 }
 
@@ -257,6 +264,16 @@ mod tests {
             ]
         );
         assert_eq!(result.task_statuses[0].timestamp, 1_795_217_418_661_970_000);
+    }
+
+    #[test]
+    fn a_task_for_which_there_is_no_node_is_told_the_schedulers_words() {
+        let words = "no node took it within 600 s: 0/1 nodes are available: 1 Insufficient cpu";
+        let end = BlockEnd::new(BlockEndKind::Unschedulable, words);
+        let result = result(&failure(Cause::NoBlockStarts { failures: 1, end }));
+        let text =
+            format!("BlocksFailedToStart: no worker could be started for this task, because {words}.");
+        assert!(result.data.contains(&text), "{}", result.data);
     }
 
     #[test]

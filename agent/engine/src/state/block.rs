@@ -30,8 +30,10 @@ pub(crate) struct Block {
     pub(crate) since: Time,
     /// It ran a task to its end, so that whatever ends it is no failure to start.
     pub(crate) proven: bool,
-    /// How often its deletion was asked for.
+    /// How often its deletion was asked for, or would have been if that were ours to do.
     pub(crate) deletions: u32,
+    /// Its deletion was asked for: whatever its worker says, it will be gone.
+    pub(crate) is_doomed: bool,
     /// How far it is, while it is starting.
     pub(crate) launch: Launch,
     /// Why it is given up though it never said hello: told once it is gone, with its last words.
@@ -74,6 +76,7 @@ impl Block {
             since: now,
             proven: false,
             deletions: 0,
+            is_doomed: false,
             launch: Launch::new(now),
             failure: None,
             ending: None,

@@ -27,6 +27,7 @@ impl crate::Engine {
         self.timers.clear(Timer::WorkerGrace(id));
         self.timers.clear(Timer::DeleteAgain(id));
         if self.may_act() || self.mutated(Mutation::ActWithoutQueue) {
+            self.blocks.change(id, self.now, |block| block.is_doomed = true);
             self.timers.set(Timer::BlockTimeout(id), self.now + DELETE_PERIOD);
             self.outputs.push_back(Output::DeleteBlock { block: id });
             self.event(Event::BlockDeleting { block: id });
@@ -116,7 +117,7 @@ impl crate::Engine {
         if failed {
             self.start_failed(id, started, end);
         } else if proven {
-            self.scaler.proven();
+            self.scaler.proven(started);
         }
         self.block_answered(id);
     }
@@ -140,7 +141,9 @@ impl crate::Engine {
                 if let Some((started, end)) = words.flatten() {
                     self.start_failed(id, started, end);
                 }
-                self.delete_block(id);
+                if !self.mutated(Mutation::TrustDeletion) {
+                    self.delete_block(id);
+                }
             }
             Some(Phase::Up | Phase::Silent { .. }) | None => {}
         }

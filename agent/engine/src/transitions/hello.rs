@@ -13,6 +13,10 @@ impl crate::Engine {
             self.tell(worker, ToWorker::Close);
             return;
         }
+        if self.blocks.of_worker(worker).is_some_and(|block| block != id) {
+            // A session has one block; who says otherwise has begun another.
+            self.on_worker_lost(worker);
+        }
         let returned = self.enter_hello(worker, id, slots);
         self.event(Event::WorkerJoined {
             worker,
@@ -46,6 +50,13 @@ impl crate::Engine {
             self.found_block(id, Phase::Up);
         }
         let phase = self.blocks.get(id).map(|block| block.phase);
+        let started = self
+            .blocks
+            .get(id)
+            .filter(|block| block.phase == Phase::Starting)
+            .map(|block| block.since);
+        // What was to be deleted, and is there after all before that was asked for, need not be.
+        let spared = phase == Some(Phase::Deleting) && self.blocks.get(id).is_some_and(|block| !block.is_doomed);
         let asked_back: Vec<TaskId> = self
             .blocks
             .get(id)
@@ -54,7 +65,10 @@ impl crate::Engine {
             self.forget_recall(task);
         }
         self.blocks.begin_session(id, worker, self.now);
-        let (now, ending) = (self.now, matches!(phase, Some(Phase::Draining | Phase::Deleting)));
+        let (now, ending) = (
+            self.now,
+            matches!(phase, Some(Phase::Draining | Phase::Deleting)) && !spared,
+        );
         self.blocks.change(id, now, |block| {
             block.slots = slots.max(1);
             block.credit = 0;
@@ -63,6 +77,7 @@ impl crate::Engine {
             if !ending {
                 block.phase = Phase::Up;
                 block.draining = block.ending.is_some();
+                block.failure = None;
                 block.idle_since = now;
             }
         });
@@ -70,7 +85,7 @@ impl crate::Engine {
         if !ending {
             self.timers.clear(Timer::BlockTimeout(id));
             self.timers.clear(Timer::StartBackOff);
-            if self.scaler.came_up(phase == Some(Phase::Starting)) {
+            if self.scaler.came_up(started) {
                 self.event(Event::CircuitClosed);
             }
         }
@@ -127,7 +142,7 @@ impl crate::Engine {
                 self.cancel_second(worker, block, held);
                 false
             }
-            Some((State::Held | State::Waiting, _)) | None if self.was_begun_later(id, attempt) => {
+            Some((State::Held | State::Waiting, _)) | None if self.was_begun_later(id, attempt, begun) => {
                 if held.state == HeldState::Finished {
                     self.event(Event::TaskRunTwice { task: id, block });
                     self.tell(worker, ToWorker::Forget { task: id, attempt });
@@ -144,14 +159,15 @@ impl crate::Engine {
         }
     }
 
-    /// Whether a later attempt than this one was begun somewhere: its result may be the one that was published.
-    fn was_begun_later(&self, id: TaskId, attempt: u32) -> bool {
+    /// Whether another attempt than this one was begun since: its result may be the one that was published. If this one
+    /// was not begun, one of the same number was begun elsewhere.
+    fn was_begun_later(&self, id: TaskId, attempt: u32, begun: bool) -> bool {
         let latest = match self.tasks.get(id) {
             None => self.starts.get(&id).copied(),
             Some(task) if task.interrupted => Some(task.failures),
             Some(task) => task.failures.checked_sub(1),
         };
-        latest.is_some_and(|latest| attempt < latest)
+        latest.is_some_and(|latest| attempt < latest || !begun && attempt == latest)
     }
 
     fn cancel_second(&mut self, worker: WorkerId, block: BlockId, held: HeldTask) {
@@ -219,7 +235,10 @@ impl crate::Engine {
             }
             matches!(block.phase, Phase::Silent { .. })
         });
-        if silent == Some(true) {
+        let node_lost = self.blocks.get(id).is_some_and(|block| !block.counts());
+        if silent == Some(true) && node_lost {
+            self.on_grace_over(id);
+        } else if silent == Some(true) {
             self.timers
                 .set(Timer::WorkerGrace(id), since + self.settings.reconnect_grace);
         }

@@ -79,7 +79,11 @@ impl Engine {
             self.ledger.set_in_journal(tag, false);
             if self.settings.acknowledge == Acknowledge::AfterResult {
                 // It was written because the broker would not wait; so the broker must bring it again.
-                self.refresh(id, tag);
+                if self.tasks.get(id).is_some_and(crate::state::task::Task::is_waiting) {
+                    self.give_back(id);
+                } else {
+                    self.refresh(id, tag);
+                }
             }
         }
     }

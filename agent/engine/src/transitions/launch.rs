@@ -107,7 +107,7 @@ impl crate::Engine {
             self.scaler
                 .failed(&self.settings.scaling, &mut self.random, started, end.clone(), self.now);
         let again_in = if self.mutated(Mutation::NoStartBackOff) {
-            self.scaler.came_up(false);
+            self.scaler.forget_pause();
             Default::default()
         } else {
             until.since(self.now)

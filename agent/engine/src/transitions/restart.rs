@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use crate::state::block::{Block, Phase};
+use crate::state::block::Phase;
 use crate::state::task::{Done, Message, State, Step};
 use crate::state::timers::Timer;
 use crate::{BlockId, Cause, Event, JournalRecord, TaskId};
@@ -70,12 +70,15 @@ impl crate::Engine {
     }
 
     pub(crate) fn on_blocks_listed(&mut self, blocks: &[BlockId]) {
+        if self.is_fenced() {
+            return;
+        }
         let now = self.now;
         let mut missing = BTreeSet::new();
         for &id in blocks {
             self.scaler.reserve(id, self.settings.epoch);
             if self.blocks.get(id).is_none() {
-                self.blocks.insert(id, Block::new(Phase::Silent { since: now }, now));
+                self.found_block(id, Phase::Silent { since: now });
                 self.timers
                     .set(Timer::WorkerGrace(id), now + self.settings.reconnect_grace);
                 missing.insert(id);

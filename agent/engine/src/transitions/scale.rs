@@ -11,9 +11,12 @@ impl crate::Engine {
             self.timers.clear(Timer::IdleBlock);
             return;
         }
-        let wanted = self.wanted_blocks().blocks;
+        let live = self.blocks.live();
+        let wanted = self
+            .scaler
+            .with_initial(&self.settings.scaling, self.wanted_blocks().blocks, live);
         let census = Census {
-            live: self.blocks.live(),
+            live,
             existing: if self.mutated(Mutation::IgnoreCap) {
                 0
             } else {
@@ -52,10 +55,12 @@ impl crate::Engine {
             self.scaler.no_surplus();
         }
         while self.blocks.live() > wanted {
-            let lag_over = self.scaler.surplus(self.now) + self.deletion_lag();
+            let lag = self.deletion_lag();
+            let lag_over = self.scaler.surplus(self.now) + lag;
+            let idletime = self.settings.scaling.max_idletime.max(lag);
             let (due, id) = match (self.blocks.latest_obstructed(), self.longest_idle()) {
                 (Some(id), _) => (lag_over, id),
-                (None, Some((since, id))) => (lag_over.max(since + self.settings.scaling.max_idletime), id),
+                (None, Some((since, id))) => (lag_over.max(since + idletime), id),
                 (None, None) => break,
             };
             if due > self.now {

@@ -94,8 +94,13 @@ impl crate::Engine {
             ran,
         });
         self.move_task(id, State::Done(Done::new(body, Some(block), Step::Due)));
-        self.blocks.change(block, self.now, |block| block.proven = true);
-        self.scaler.proven();
+        let started = self.blocks.change(block, self.now, |block| {
+            block.proven = true;
+            block.since
+        });
+        if let Some(started) = started {
+            self.scaler.proven(started);
+        }
     }
 
     pub(crate) fn on_task_died(&mut self, worker: WorkerId, id: TaskId, attempt: u32, end: ExecutorEnd) {

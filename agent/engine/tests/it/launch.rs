@@ -195,11 +195,29 @@ fn a_circuit_that_is_open_tries_one_block_and_closes_when_it_comes_up() {
     it.seconds(1);
     it.expect(["start block 2-5"]);
     it.worker(1, block(5), 1);
-    it.expect(["run 6 on w1"]);
+    it.expect(["start block 2-6", "run 6 on w1"]);
     assert_eq!(it.count(|event| matches!(event, Event::CircuitClosed)), 1);
     it.finish(1, 6);
-    it.expect(["start block 2-6", "publish 6: result"]);
+    it.expect(["publish 6: result"]);
     assert_eq!(it.status().start_failures, 0);
+}
+
+#[test]
+fn tasks_that_end_elsewhere_do_not_shorten_the_pause_after_a_failed_start() {
+    let mut it = asked(up_to(2));
+    it.worker(1, block(0), 1);
+    it.expect(["run 1 on w1"]);
+    it.deliver(2);
+    it.deliver(3);
+    it.expect(["start block 2-1"]);
+    it.start_fails(block(1), BlockEndKind::CannotStart);
+    it.finish(1, 1);
+    it.expect(["publish 1: result"]);
+    it.credit(1, 1);
+    it.expect(["run 2 on w1"]);
+    it.deliver(4);
+    it.seconds(1);
+    it.expect(["start block 2-2"]);
 }
 
 #[test]
@@ -301,6 +319,18 @@ fn a_found_block_that_runs_is_adopted_when_it_says_hello_and_deleted_if_it_never
     it.expect([]);
     it.seconds(1);
     it.expect(["delete block 1-1"]);
+}
+
+#[test]
+fn a_block_that_says_hello_before_its_deletion_could_be_asked_for_is_kept() {
+    let mut it = asked(up_to(1));
+    it.block_runs(block(0));
+    it.lose_consumer();
+    it.seconds(600);
+    it.hello(1, block(0), 1, &[(1, waypost_engine::HeldState::Running)]);
+    it.consume();
+    it.expect([]);
+    assert_eq!(it.status().blocks_up, 1);
 }
 
 #[test]

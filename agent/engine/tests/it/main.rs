@@ -7,6 +7,7 @@
     reason = "a test may look at the clock, run cargo, and skip what it does not look at"
 )]
 
+mod arbitrary;
 mod blocks;
 mod dependencies;
 mod drain;

@@ -167,6 +167,16 @@ fn a_queue_that_counts_deliveries_has_old_tasks_journalled_and_acknowledged() {
 }
 
 #[test]
+fn a_waiting_task_that_could_not_be_journalled_goes_back_to_a_queue_that_counts() {
+    let mut it = Recorder::started(settings());
+    it.deliver_as(1, true, Some(1));
+    it.seconds(900);
+    it.expect(["journal accepted 1"]);
+    it.journal_fails();
+    it.expect(["give back 1"]);
+}
+
+#[test]
 fn the_depth_is_asked_when_the_window_is_full_and_at_most_once_a_second() {
     let mut it = Recorder::started(settings());
     it.give(Input::ConsumerTimeout {

@@ -4,4 +4,5 @@
 
 mod mutations;
 mod restarts;
+mod scaling;
 mod seeds;

@@ -80,7 +80,42 @@ fn a_task_for_a_draining_worker_is_seen() {
 
 #[test]
 fn the_end_of_a_busy_block_is_seen() {
-    caught_as_unsafe(Mutation::DeleteBusyBlock, &["has something to do"]);
+    caught_as_unsafe(Mutation::DeleteBusyBlock, &["has something to do", "without work"]);
+}
+
+#[test]
+fn a_block_ended_in_a_gap_between_two_tasks_is_seen() {
+    caught_as_unsafe(Mutation::EndAtOnce, &["has something to do", "without work"]);
+}
+
+#[test]
+fn starts_without_a_pause_are_seen() {
+    caught_as_unsafe(Mutation::NoStartBackOff, &["within a minute"]);
+}
+
+#[test]
+fn tasks_that_are_not_told_that_no_block_starts_are_seen() {
+    caught_as_unsafe(Mutation::TellNobody, &["in vain"]);
+}
+
+#[test]
+fn a_deletion_by_who_does_not_hold_the_queue_is_seen() {
+    caught_as_unsafe(Mutation::ActWithoutQueue, &["somebody else"]);
+}
+
+#[test]
+fn a_task_for_a_block_that_the_platform_ends_is_seen() {
+    caught_as_unsafe(Mutation::IgnoreEnding, &["drains"]);
+}
+
+#[test]
+fn more_blocks_than_may_exist_are_seen() {
+    caught_as_unsafe(Mutation::IgnoreCap, &["may exist"]);
+}
+
+#[test]
+fn a_block_that_is_left_behind_is_seen() {
+    caught_as_stuck(Mutation::TrustDeletion);
 }
 
 #[test]

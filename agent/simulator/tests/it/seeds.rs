@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use waypost_simulator::{Marks, Options, Verdict, run};
 
 /// What must have been seen in a thousand seeds for them to mean something: the name of a mark, and how often at least.
-const MARKS: [(&str, u64); 20] = [
+const MARKS: [(&str, u64); 24] = [
     ("redelivery before redial", 100),
     ("redial before redelivery", 100),
     ("hello with a result whose task is acknowledged", 10),
@@ -23,6 +23,10 @@ const MARKS: [(&str, u64); 20] = [
     ("held_bytes_exceeded", 10),
     ("worker_given_up", 100),
     ("block_start_failed", 100),
+    ("block_waiting", 100),
+    ("block_ending", 100),
+    ("circuit_opened", 20),
+    ("circuit_closed", 10),
     ("block_draining", 100),
     ("block_deleting", 100),
     ("restart_settled", 1000),
