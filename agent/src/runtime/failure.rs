@@ -271,8 +271,7 @@ mod tests {
         let words = "no node took it within 600 s: 0/1 nodes are available: 1 Insufficient cpu";
         let end = BlockEnd::new(BlockEndKind::Unschedulable, words);
         let result = result(&failure(Cause::NoBlockStarts { failures: 1, end }));
-        let text =
-            format!("BlocksFailedToStart: no worker could be started for this task, because {words}.");
+        let text = format!("BlocksFailedToStart: no worker could be started for this task, because {words}.");
         assert!(result.data.contains(&text), "{}", result.data);
     }
 

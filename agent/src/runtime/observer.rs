@@ -285,6 +285,7 @@ impl Observer {
             | Event::BlockStarting { .. }
             | Event::BlockStartFailed { .. }
             | Event::BlockWaiting { .. }
+            | Event::BlockEnding { .. }
             | Event::CircuitOpened { .. }
             | Event::CircuitClosed
             | Event::BlockDraining { .. }
@@ -472,6 +473,10 @@ impl Observer {
             Event::BlockWaiting { block, waiting } => {
                 self.block(now, block).waiting = Some(waiting.text.clone());
                 tracing::warn!(%block, cause = waiting.cause.as_str(), why = %waiting.text, "block does not run yet");
+            }
+            Event::BlockEnding { block, end } => {
+                self.block(now, block).state = BlockState::Draining;
+                tracing::warn!(%block, kind = end.kind.as_str(), why = %end.message, "the platform is ending a block");
             }
             Event::CircuitOpened { failures, end, tasks } => {
                 self.note_error(format!("no block starts: {}", end.message));

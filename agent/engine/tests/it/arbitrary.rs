@@ -211,12 +211,15 @@ fn compose(task: TaskId, failure: &Failure) -> Bytes {
 
 /// The same cases every time; `PROPTEST_RNG_SEED` and `PROPTEST_CASES` choose others.
 fn config() -> ProptestConfig {
-    let mut config = ProptestConfig::default();
-    config.failure_persistence = None;
-    if config.rng_seed == RngSeed::Random {
-        config.rng_seed = RngSeed::Fixed(1);
+    let default = ProptestConfig::default();
+    ProptestConfig {
+        failure_persistence: None,
+        rng_seed: match default.rng_seed {
+            RngSeed::Random => RngSeed::Fixed(1),
+            chosen @ RngSeed::Fixed(_) => chosen,
+        },
+        ..default
     }
-    config
 }
 
 proptest! {

@@ -38,9 +38,10 @@ pub fn page() -> String {
     page.push_str(
         "\nPod-seconds count from the moment a pod is asked for to the moment it is gone; every pod that is started is ended, \
          so stops are as many as starts. *Within 1 min* counts the starts within a minute after a stop: load that came back \
-         soon after the idle time was over. A flap is a start within 5 s after a stop, the time in which a pod comes up: a \
-         rule that changed its mind. What to see in it:\n\n\
-         - A task that finds no slot has a pod asked for at once with us, and up to one tick later with the others.\n\
+         soon after the idle time was over, which no rule can know. A flap is a pod that came and went without having run a \
+         task. What to see in it:\n\n\
+         - A task that finds no slot has a pod asked for at once with us, and up to one tick later with the others. We \
+           start ten at first and more as they come up, which costs the straggler's burst of twenty pods two seconds.\n\
          - `simple` and `KubeSimpleStrategy` end nothing as long as there is one task: the straggler costs them eight times \
            the pods, and the sawtooth a quarter more. They start fewer pods for it.\n\
          - `htex_auto_scale`, given our choice of pods, comes close to us; what is left is its tick.\n\
@@ -63,7 +64,7 @@ fn row(page: &mut String, load: &Load, rule: Rule, record: &Record) {
         seconds(record.wait(100)),
         record.starts.len(),
         record.starts_within(Duration::from_secs(60)),
-        record.flaps(),
+        record.flaps,
     );
 }
 

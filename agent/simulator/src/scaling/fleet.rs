@@ -32,6 +32,7 @@ pub(super) struct Pod {
     pub(super) running: u32,
     pub(super) idle_since: Duration,
     pub(super) ending: bool,
+    has_run: bool,
 }
 
 /// Pods and tasks, and what is measured of them.
@@ -71,18 +72,13 @@ pub struct Record {
     pub starts: Vec<Duration>,
     /// When they were told to end.
     pub stops: Vec<Duration>,
+    /// Pods that came and went without having run a task: started, or ended, for nothing.
+    pub flaps: usize,
     /// What there was at each change.
     pub samples: Vec<Sample>,
 }
 
 impl Record {
-    /// Starts so soon after a stop that the pod which was ended would have been there before the one which was started:
-    /// the rule has changed its mind.
-    #[must_use]
-    pub fn flaps(&self) -> usize {
-        self.starts_within(Duration::from_millis(START.1))
-    }
-
     /// Starts within so long after a stop.
     #[must_use]
     pub fn starts_within(&self, time: Duration) -> usize {
@@ -145,6 +141,7 @@ impl<'a> Fleet<'a> {
             Happening::Gone(pod) => {
                 if let Some(pod) = self.pods.remove(&pod) {
                     self.record.pod_time += at - pod.asked;
+                    self.record.flaps += usize::from(!pod.has_run);
                 }
             }
             Happening::Wake => return Some(happening),
@@ -181,6 +178,7 @@ impl<'a> Fleet<'a> {
                 running: 0,
                 idle_since,
                 ending: false,
+                has_run: false,
             },
         );
         self.record.starts.push(self.now);
@@ -209,6 +207,7 @@ impl<'a> Fleet<'a> {
             "pod {id} takes no task"
         );
         pod.running += 1;
+        pod.has_run = true;
         self.record.waits.push(self.now - came);
         self.at(self.now + takes, Happening::Ends { task, pod: id });
     }
