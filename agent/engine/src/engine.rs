@@ -159,6 +159,7 @@ impl Engine {
             Input::BlockObserved { block, state } => self.on_block_observed(block, state),
             Input::BlockStarted { block, outcome } => self.on_block_started(block, outcome),
             Input::BlockDeleted { block, done } => self.on_block_deleted(block, done),
+            Input::HeldBytesAllowed { bytes } => self.settings.held_bytes = bytes,
             Input::Cancel { task } => self.on_cancel(task),
             Input::Drain(drain) => self.on_drain(drain),
             Input::Timeout => {}

@@ -164,6 +164,11 @@ pub enum Input {
         /// Whether the provider took the request. If not, or if nobody knows, it is asked again.
         done: bool,
     },
+    /// How many bytes of tasks and results may be held from now on ([`Settings::held_bytes`](crate::Settings::held_bytes)).
+    HeldBytesAllowed {
+        /// How many.
+        bytes: u64,
+    },
     /// A task is not wanted any more.
     Cancel {
         /// Which.

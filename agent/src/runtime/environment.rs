@@ -1,12 +1,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use uuid::Uuid;
 use waypost_link::tls::Authority;
 use waypost_link::{Listener, TlsError, TokenKey};
@@ -94,13 +94,15 @@ pub struct Environment {
     settings: EnvironmentSettings,
     hub: Hub,
     remote: Option<RemoteLink>,
-    hosted: AtomicUsize,
+    /// How many user endpoints there are.
+    hosted: watch::Sender<usize>,
 }
 
 /// A user endpoint's part of what is shared. Dropping it gives the part back.
 #[derive(Debug)]
 pub(super) struct Place {
     environment: Arc<Environment>,
+    hosted: watch::Receiver<usize>,
 }
 
 /// No user endpoint's share of held bytes is less than this: below it nothing would move.
@@ -126,7 +128,7 @@ impl Environment {
             settings,
             hub,
             remote,
-            hosted: AtomicUsize::new(0),
+            hosted: watch::Sender::new(0),
         }))
     }
 
@@ -149,30 +151,40 @@ impl Environment {
     }
 
     pub(super) fn take_place(self: &Arc<Self>) -> Place {
-        let hosted = self.hosted.fetch_add(1, Ordering::Relaxed) + 1;
-        self.settings
-            .metrics
-            .user_endpoints
-            .set(i64::try_from(hosted).unwrap_or(i64::MAX));
+        self.count(|hosted| hosted + 1);
         Place {
+            hosted: self.hosted.subscribe(),
             environment: Arc::clone(self),
         }
+    }
+
+    fn count(&self, change: impl FnOnce(usize) -> usize) {
+        self.hosted.send_modify(|hosted| {
+            *hosted = change(*hosted);
+            let gauge = i64::try_from(*hosted).unwrap_or(i64::MAX);
+            self.settings.metrics.user_endpoints.set(gauge);
+        });
     }
 }
 
 impl Place {
-    /// The bytes that this user endpoint may hold.
-    pub(super) fn held_bytes(&self) -> usize {
-        let hosted = self.environment.hosted.load(Ordering::Relaxed).max(1);
-        (self.environment.settings.max_held_bytes / hosted).max(HELD_BYTES_MIN)
+    /// The bytes that this user endpoint may hold now.
+    pub(super) fn held_bytes(&mut self) -> u64 {
+        let hosted = (*self.hosted.borrow_and_update()).max(1);
+        let share = (self.environment.settings.max_held_bytes / hosted).max(HELD_BYTES_MIN);
+        u64::try_from(share).unwrap_or(u64::MAX)
+    }
+
+    /// Waits until [`Place::held_bytes`] may give something else, because user endpoints came or went.
+    pub(super) async fn changed(&mut self) {
+        // The sender lives as long as the environment, and that as long as this.
+        let _ = self.hosted.changed().await;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let before = self.environment.hosted.fetch_sub(1, Ordering::Relaxed);
-        let hosted = i64::try_from(before.saturating_sub(1)).unwrap_or(i64::MAX);
-        self.environment.settings.metrics.user_endpoints.set(hosted);
+        self.environment.count(|hosted| hosted.saturating_sub(1));
     }
 }
 

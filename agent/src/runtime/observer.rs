@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use waypost_engine::{BlockEndKind, BlockId, CauseKind, Event, PublishOutcome, TaskId, TaskOutcome, Time, WorkerId};
+use waypost_engine::{
+    BlockEndKind, BlockId, CauseKind, Event, PublishOutcome, TaskId, TaskOutcome, Time, Waiting, WaitingCause, WorkerId,
+};
 
 use super::status::BlockStatus;
 use crate::provider::{BlockDetails, BlockNames};
 use crate::telemetry::{
-    self, BlockEnd, BlockState, DeliveryKind, Metrics, Publish, Share, SlotState, TaskOutcome as Outcome, TaskState,
+    self, BlockEnd, BlockState, BlockWait, DeliveryKind, Label as _, Metrics, Publish, Share, SlotState,
+    TaskOutcome as Outcome, TaskState,
 };
 
 /// Where a task is.
@@ -28,7 +31,7 @@ enum Phase {
 #[derive(Debug, Clone)]
 struct Block {
     details: Option<BlockDetails>,
-    waiting: Option<String>,
+    waiting: Option<Waiting>,
     state: BlockState,
     worker: Option<WorkerId>,
     slots: u32,
@@ -54,6 +57,7 @@ pub(super) struct Observer {
     broker_error: Option<String>,
     task_share: Share<TaskState>,
     block_share: Share<BlockState>,
+    wait_share: Share<BlockWait>,
     slot_share: Share<SlotState>,
 }
 
@@ -87,6 +91,7 @@ impl Observer {
             broker_error: None,
             task_share: metrics.tasks.share(),
             block_share: metrics.blocks.share(),
+            wait_share: metrics.blocks_waiting.share(),
             slot_share: metrics.slots.share(),
             metrics,
         }
@@ -121,9 +126,13 @@ impl Observer {
     /// The figures of now. The gauges follow.
     pub(super) fn figures(&mut self) -> Figures {
         let mut by_state: BTreeMap<BlockState, u64> = BTreeMap::new();
+        let mut by_wait: BTreeMap<BlockWait, u64> = BTreeMap::new();
         let (mut slots, mut workers, mut taking) = (0, 0, 0);
         for block in self.blocks.values() {
             *by_state.entry(block.state).or_default() += 1;
+            if let Some(waiting) = &block.waiting {
+                *by_wait.entry(wait_label(waiting.cause)).or_default() += 1;
+            }
             if block.worker.is_some() {
                 workers += 1;
                 slots += usize::try_from(block.slots).unwrap_or(usize::MAX);
@@ -137,6 +146,9 @@ impl Observer {
             BlockState::Draining,
         ] {
             self.block_share.set(state, by_state.get(&state).copied().unwrap_or(0));
+        }
+        for cause in BlockWait::ALL {
+            self.wait_share.set(*cause, by_wait.get(cause).copied().unwrap_or(0));
         }
         let busy = self.blocks.values().map(|block| block.busy).sum::<usize>().min(slots);
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
@@ -166,7 +178,7 @@ impl Observer {
             slots: usize::try_from(of.slots).unwrap_or(usize::MAX),
             busy: of.busy,
             node: of.details.as_ref().and_then(|details| details.node.clone()),
-            waiting: of.waiting.clone(),
+            waiting: of.waiting.as_ref().map(|waiting| waiting.text.clone()),
         };
         self.blocks.iter().map(status).collect()
     }
@@ -191,6 +203,13 @@ impl Observer {
         match &of.details {
             Some(details) => details.name.clone(),
             None => self.names.name(block),
+        }
+    }
+
+    /// Nothing keeps a block from running any more.
+    pub(super) fn runs(&mut self, block: BlockId) {
+        if let Some(of) = self.blocks.get_mut(&block) {
+            of.waiting = None;
         }
     }
 
@@ -463,16 +482,13 @@ impl Observer {
                 again_in,
             } => {
                 self.blocks.remove(&block);
-                self.metrics.block_ends.increment(match end.kind {
-                    BlockEndKind::NotRegistered => BlockEnd::NeverRegistered,
-                    _ => BlockEnd::StartFailed,
-                });
+                self.metrics.block_ends.increment(end_label(end.kind));
                 self.note_error(format!("a block could not be started: {}", end.message));
                 tracing::warn!(%block, failures, ?again_in, why = %end.message, output = %end.output, "block could not be started");
             }
             Event::BlockWaiting { block, waiting } => {
-                self.block(now, block).waiting = Some(waiting.text.clone());
-                tracing::warn!(%block, cause = waiting.cause.as_str(), why = %waiting.text, "block does not run yet");
+                tracing::warn!(%block, name = self.names.name(block), cause = waiting.cause.as_str(), why = %waiting.text, "block does not run yet");
+                self.block(now, block).waiting = Some(waiting);
             }
             Event::BlockEnding { block, end } => {
                 self.block(now, block).state = BlockState::Draining;
@@ -498,9 +514,11 @@ impl Observer {
                 expected,
             } => {
                 self.blocks.remove(&block);
-                self.metrics
-                    .block_ends
-                    .increment(if expected { BlockEnd::Drained } else { BlockEnd::Crashed });
+                self.metrics.block_ends.increment(if expected {
+                    BlockEnd::Released
+                } else {
+                    end_label(end.kind)
+                });
                 if expected {
                     tracing::info!(%block, "block has ended");
                 } else {
@@ -510,6 +528,36 @@ impl Observer {
             }
             _ => {}
         }
+    }
+}
+
+const fn wait_label(cause: WaitingCause) -> BlockWait {
+    match cause {
+        WaitingCause::Scheduling => BlockWait::Scheduling,
+        WaitingCause::Image => BlockWait::Image,
+        WaitingCause::Never => BlockWait::Misconfigured,
+        WaitingCause::Other => BlockWait::Other,
+    }
+}
+
+const fn end_label(kind: BlockEndKind) -> BlockEnd {
+    match kind {
+        BlockEndKind::Completed => BlockEnd::Completed,
+        BlockEndKind::Crashed => BlockEnd::Crashed,
+        BlockEndKind::OutOfMemory => BlockEnd::OutOfMemory,
+        BlockEndKind::Evicted => BlockEnd::Evicted,
+        BlockEndKind::Drained => BlockEnd::Drained,
+        BlockEndKind::Preempted => BlockEnd::Preempted,
+        BlockEndKind::NodeLost => BlockEnd::NodeLost,
+        BlockEndKind::Deleted => BlockEnd::Deleted,
+        BlockEndKind::CannotStart => BlockEnd::CannotStart,
+        BlockEndKind::Rejected => BlockEnd::Rejected,
+        BlockEndKind::Unschedulable => BlockEnd::Unschedulable,
+        BlockEndKind::ImageNotPulled => BlockEnd::ImageNotPulled,
+        BlockEndKind::Misconfigured => BlockEnd::Misconfigured,
+        BlockEndKind::CreationTimeout => BlockEnd::CreationTimeout,
+        BlockEndKind::NotRegistered => BlockEnd::NotRegistered,
+        BlockEndKind::Unknown => BlockEnd::Unknown,
     }
 }
 

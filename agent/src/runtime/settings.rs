@@ -12,14 +12,14 @@ use crate::config::{self, AckTiming, Delivery, EngineConfig, ProviderConfig, Sca
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(30);
 
 /// What the engine is told. The error is a sentence.
-pub(super) fn engine(config: &UserEndpointConfig, epoch: u64, held_bytes: usize) -> Result<Settings, String> {
+pub(super) fn engine(config: &UserEndpointConfig, epoch: u64, held_bytes: u64) -> Result<Settings, String> {
     Ok(Settings {
         epoch,
         slots_per_block: slots(&config.engine),
         scaling: scaling(&config.engine)?,
         max_retries_on_system_failure: config.engine.max_retries_on_system_failure,
         reconnect_grace: config.reconnect_grace,
-        held_bytes: u64::try_from(held_bytes).unwrap_or(u64::MAX),
+        held_bytes,
         acknowledge: match config.ack {
             AckTiming::OnResult => Acknowledge::AfterResult,
             AckTiming::OnAccept => Acknowledge::OnAccept,

@@ -97,16 +97,55 @@ label! {
     }
 }
 label! {
+    /// What keeps a block from running.
+    BlockWait as "cause" {
+        /// No node has room for it, or suits it.
+        Scheduling = "scheduling",
+        /// Its image can not be pulled.
+        Image = "image",
+        /// It can not work as it is configured.
+        Misconfigured = "misconfigured",
+        /// Anything else.
+        Other = "other",
+    }
+}
+label! {
     /// Why a block ended.
     BlockEnd as "reason" {
-        /// It was drained.
-        Drained = "drained",
-        /// It could not be started.
-        StartFailed = "start_failed",
-        /// It was started and its worker never said hello.
-        NeverRegistered = "never_registered",
+        /// The endpoint ended it: it was idle, or the endpoint was stopped.
+        Released = "released",
+        /// Its worker ended by itself, and well.
+        Completed = "completed",
         /// It ended by itself with an error or a signal.
         Crashed = "crashed",
+        /// It was killed for its use of memory.
+        OutOfMemory = "out_of_memory",
+        /// Its node had not enough of something.
+        Evicted = "evicted",
+        /// Its node was drained.
+        Drained = "drained",
+        /// It made room for something of a higher priority.
+        Preempted = "preempted",
+        /// Its node is gone.
+        NodeLost = "node_lost",
+        /// Somebody deleted it.
+        Deleted = "deleted",
+        /// It could not be started, and may be later.
+        CannotStart = "cannot_start",
+        /// The platform refused it, and would again.
+        Rejected = "rejected",
+        /// No node took it in time.
+        Unschedulable = "unschedulable",
+        /// Its image could not be pulled in time.
+        ImageNotPulled = "image_not_pulled",
+        /// It could not work as it was configured.
+        Misconfigured = "misconfigured",
+        /// It did not run in time.
+        CreationTimeout = "creation_timeout",
+        /// It ran, and its worker never said hello.
+        NotRegistered = "not_registered",
+        /// Nobody knows.
+        Unknown = "unknown",
     }
 }
 label! {
@@ -323,6 +362,8 @@ pub struct Metrics {
     pub tasks: Gauge<TaskState>,
     /// Blocks there are now.
     pub blocks: Gauge<BlockState>,
+    /// Blocks that do not run yet for a reason that the platform gives.
+    pub blocks_waiting: Gauge<BlockWait>,
     /// Slots there are now.
     pub slots: Gauge<SlotState>,
     /// Blocks that ended.
@@ -389,6 +430,11 @@ impl Metrics {
             tasks: Gauge::new(&r, "waypost_tasks", "Tasks that the agent holds."),
             blocks: Gauge::new(&r, "waypost_blocks", "Blocks, by state."),
             slots: Gauge::new(&r, "waypost_slots", "Slots of connected workers, by state."),
+            blocks_waiting: Gauge::new(
+                &r,
+                "waypost_blocks_waiting",
+                "Blocks that something keeps from running, by what it is.",
+            ),
             block_ends: Counter::new(&r, "waypost_block_ends_total", "Blocks that ended, by reason."),
             broker_reconnects: Counter::new(
                 &r,

@@ -9,6 +9,6 @@ pub use control::{ask_control, serve_control};
 pub use http::{Probes, serve_http};
 pub use logs::{LogFormat, LogTarget, redact, start_logs};
 pub use metrics::{
-    BlockEnd, BlockState, CommandOutcome, Connection, Counter, DeliveryKind, Gauge, Label, Metrics, Publish, Seconds,
-    ServiceOutcome, Share, SlotState, TaskOutcome, TaskState,
+    BlockEnd, BlockState, BlockWait, CommandOutcome, Connection, Counter, DeliveryKind, Gauge, Label, Metrics, Publish,
+    Seconds, ServiceOutcome, Share, SlotState, TaskOutcome, TaskState,
 };

@@ -63,6 +63,32 @@ fn over_the_bound_the_window_is_one_and_the_newest_unstarted_go_back() {
 }
 
 #[test]
+fn a_share_that_shrinks_gives_the_newest_back_and_one_that_grows_opens_the_window_again() {
+    let mut it = Recorder::started(Settings {
+        held_bytes: 20 * MIB as u64,
+        ..settings()
+    });
+    it.body = Bytes::from(vec![0; MIB]);
+    for number in 1..=8 {
+        it.deliver(number);
+    }
+    it.expect([]);
+    it.give(Input::HeldBytesAllowed { bytes: 4 * MIB as u64 });
+    it.expect([
+        "prefetch 1",
+        "give back 8",
+        "give back 7",
+        "give back 6",
+        "give back 5",
+        "give back 4",
+        "ask depth",
+    ]);
+    assert_eq!(it.status().held_bytes, 3 * MIB as u64);
+    it.give(Input::HeldBytesAllowed { bytes: 20 * MIB as u64 });
+    assert_eq!(it.windows(), [12], "three quarters of the bound, less what is held");
+}
+
+#[test]
 fn a_running_task_that_may_not_be_tried_again_holds_no_bytes() {
     let mut it = Recorder::started(settings());
     it.worker(1, block(0), 1);

@@ -1,6 +1,6 @@
 //! What the broker, the workers and the provider say, into the engine's words.
 
-use waypost_engine::{ChannelEpoch, Input};
+use waypost_engine::{BlockState, ChannelEpoch, Input};
 
 use super::{Driver, Worker};
 use crate::broker;
@@ -148,7 +148,12 @@ impl Driver {
         let input = match event {
             ProviderEvent::Started { block, outcome } => Input::BlockStarted { block, outcome },
             ProviderEvent::Deleted { block, done } => Input::BlockDeleted { block, done },
-            ProviderEvent::Observed { block, state } => Input::BlockObserved { block, state },
+            ProviderEvent::Observed { block, state } => {
+                if state == BlockState::Running {
+                    self.observer.runs(block);
+                }
+                Input::BlockObserved { block, state }
+            }
             ProviderEvent::Located { block, details } => {
                 self.observer.locate(self.clock.now(), block, details);
                 self.touch_status();

@@ -88,11 +88,12 @@ impl Driver {
         let directory = &specification.directory;
         std::fs::create_dir_all(settings::local_directory(&specification.config.engine, directory))
             .map_err(|error| Ended::Failed(format!("its folder {} can not be made: {error}", directory.display())))?;
-        let place = environment.take_place();
+        let mut place = environment.take_place();
         let shared = environment.settings();
         let opened = open_journal(directory, clock.now()).await;
         let (journal, records) = opened.map_err(Ended::Failed)?;
-        let (mut engine, engine_settings) = engine(&specification, &environment, &place, 0).map_err(Ended::Failed)?;
+        let (mut engine, engine_settings) =
+            engine(&specification, &environment, &mut place, 0).map_err(Ended::Failed)?;
         let window = u16::try_from(engine_settings.prefetch.initial).unwrap_or(u16::MAX);
         let slots_per_block = engine_settings.slots_per_block;
         engine.restore(clock.now(), records);
@@ -169,6 +170,10 @@ impl Driver {
                 () = self.broker.next(&mut broker_events) => {}
                 _ = self.hub_events.recv_many(&mut hub_batch, HUB_EVENTS_MAX) => {}
                 Some(event) = self.provider_events.recv() => self.provider_event(event),
+                () = self.place.changed() => {
+                    let bytes = self.place.held_bytes();
+                    self.input(Input::HeldBytesAllowed { bytes });
+                }
                 () = self.timer.as_mut(), if self.deadline.is_some() => {
                     self.deadline = None;
                     self.input(Input::Timeout);
@@ -273,7 +278,7 @@ impl Driver {
         self.generation += 1;
         self.workers.clear();
         self.journalled = None;
-        match engine(&self.specification, &self.environment, &self.place, self.generation) {
+        match engine(&self.specification, &self.environment, &mut self.place, self.generation) {
             Ok((engine, _)) => self.engine = engine,
             // It was made of the same settings before.
             Err(error) => self.observer.note_error(error),
@@ -298,7 +303,7 @@ const GENERATIONS: u64 = 1000;
 fn engine(
     specification: &Specification,
     environment: &Environment,
-    place: &Place,
+    place: &mut Place,
     generation: u64,
 ) -> Result<(Engine, waypost_engine::Settings), String> {
     let epoch = environment.settings().epoch * GENERATIONS + generation;
