@@ -27,7 +27,7 @@ pub enum ClientError {
     },
     /// The TLS stack or the proxy settings of the environment are unusable.
     #[error("the HTTP client can not be set up: {0}")]
-    Setup(#[from] reqwest::Error),
+    Setup(String),
 }
 
 /// Makes the client for all calls: our user agent, the proxies of the environment as Python's requests knows them,
@@ -59,7 +59,7 @@ pub fn client(variable: impl Fn(&str) -> Option<String>) -> Result<Client, Clien
             }
         }
     }
-    Ok(builder.build()?)
+    builder.build().map_err(|error| ClientError::Setup(describe(&error)))
 }
 
 /// Sends a request; a network error or an answer of 429, 500, 502, 503 or 504 is tried again after

@@ -19,6 +19,14 @@ use uuid::Uuid;
         WAYPOST_AUTH_URL             the address of its Globus Auth, if it is another\n  \
         WAYPOST_HTTP                 serve /metrics, /livez and /readyz there, such as 127.0.0.1:9464\n  \
         WAYPOST_WORKER               the worker executable; else the one beside this one\n  \
+        WAYPOST_LINK_LISTEN          listen for workers in pods there, such as 0.0.0.0:5800\n  \
+        WAYPOST_LINK_SERVICE         the Service by which they reach that; or WAYPOST_LINK_ADDRESS, host:port\n  \
+        WAYPOST_STATE_SECRET         keep the state in this Secret of the agent's namespace, not in the folder\n  \
+        WAYPOST_NAMESPACE            that namespace, where it is not the service account's\n  \
+        WAYPOST_ANCHOR               the ConfigMap in the workers' namespace that owns their pods\n  \
+        WAYPOST_RELEASE              what the names of pods begin with\n  \
+        WAYPOST_POD_NAME, _POD_UID   the agent's own pod, for Events\n  \
+        WAYPOST_WORKER_IMAGE         the image that brings the worker into pods\n  \
         WAYPOST_LOG                  which lines are logged, such as endpoint=debug\n\n\
         Exit codes: 0 ok; 1 an error; 2 wrong usage; 65 the service refuses the endpoint's data; 69 the endpoint is\n\
         locked, unknown or in use; 70 the service's answer does not fit; 73 another instance runs; 75 the network fails,\n\

@@ -36,7 +36,7 @@ pub(super) fn status(base: &Path, options: StatusOptions) -> Result<(), CliError
 }
 
 /// What the process that runs the endpoint says, if there is one.
-fn running_status(directory: &EndpointDirectory) -> Result<Option<String>, CliError> {
+pub(super) fn running_status(directory: &EndpointDirectory) -> Result<Option<String>, CliError> {
     let start = Instant::now();
     loop {
         let Holder::Process(pid) =
@@ -44,7 +44,7 @@ fn running_status(directory: &EndpointDirectory) -> Result<Option<String>, CliEr
         else {
             return Ok(None);
         };
-        match ask_control(&directory.control_socket()) {
+        match ask_control(&directory.control_socket(), "status") {
             Ok(text) => return Ok(Some(text)),
             // For a moment at its start and its end it runs and does not listen.
             Err(_) if start.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(20)),

@@ -4,14 +4,17 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
 
 use super::arguments::{StartOptions, StopOptions};
 use super::error::{CliError, exit_code};
 use super::instance::{Holder, holder};
 use super::print;
 use super::session::Session;
+use super::status::running_status;
 use crate::config::EndpointDirectory;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, ask_control};
 
 /// An endpoint that has not ended after so long is reported; it goes on ending.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -55,6 +58,58 @@ pub(super) fn on_a_runtime<T>(work: impl Future<Output = Result<T, CliError>>) -
         .block_on(work)
 }
 
+/// Tells a process to stop its endpoint. True if the process stays, as an agent in a pod does.
+fn told_to_stop(directory: &EndpointDirectory, pid: Pid) -> Result<bool, CliError> {
+    let failed = |text: String| CliError::said(text, exit_code::FAILED);
+    match ask_control(&directory.control_socket(), "stop") {
+        Ok(answer) => {
+            let answer: Value = serde_json::from_str(&answer).unwrap_or(Value::Null);
+            match answer["error"].as_str() {
+                Some(error) => Err(failed(format!(
+                    "endpoint <{}> is not stopped: {error}",
+                    directory.name()
+                ))),
+                None => Ok(answer["stays"] == true),
+            }
+        }
+        // At its start and its end it runs and does not listen.
+        Err(_) => match kill(pid, Signal::SIGTERM) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(false),
+            Err(error) => Err(failed(format!(
+                "process {pid} of endpoint <{}> can not be signalled: {error}",
+                directory.name()
+            ))),
+        },
+    }
+}
+
+/// Waits until the endpoint of a process that stays has stopped.
+fn wait_until_stopped(directory: &EndpointDirectory) -> Result<(), CliError> {
+    let start = Instant::now();
+    loop {
+        let status = running_status(directory)?.unwrap_or_default();
+        let status: Value = serde_json::from_str(&status).unwrap_or(Value::Null);
+        if status["state"] == "stopped" {
+            print(&format!(
+                "Endpoint <{}> is now stopped. Its agent stays, and `endpoint start {0}` starts it again.",
+                directory.name()
+            ));
+            return Ok(());
+        }
+        if start.elapsed() > PATIENCE {
+            return Err(CliError::said(
+                format!(
+                    "Encountered timeout attempting to stop endpoint {}: running tasks are still waited for. It goes on \
+                     stopping.",
+                    directory.name()
+                ),
+                exit_code::FAILED,
+            ));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Ends the process of an endpoint, if there is one, and waits until it has ended.
 pub(super) fn stop_process(directory: &EndpointDirectory) -> Result<(), CliError> {
     let pid_file = directory.pid_file();
@@ -72,17 +127,8 @@ pub(super) fn stop_process(directory: &EndpointDirectory) -> Result<(), CliError
         }
         return Ok(());
     };
-    match kill(pid, Signal::SIGTERM) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(error) => {
-            return Err(CliError::said(
-                format!(
-                    "process {pid} of endpoint <{}> can not be signalled: {error}",
-                    directory.name()
-                ),
-                exit_code::FAILED,
-            ));
-        }
+    if told_to_stop(directory, pid)? {
+        return wait_until_stopped(directory);
     }
     let start = Instant::now();
     while look()? == Holder::Process(pid) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use waypost_protocol::AmqpCredentials;
 
+use super::hosted::{lives_on, told};
 use super::shell::run_shell;
 use super::status::Board;
 use crate::config::{EndpointDirectory, UserEndpointConfig};
@@ -32,9 +33,9 @@ pub struct DirectEndpoint {
 }
 
 impl DirectEndpoint {
-    /// Runs until it is idle for too long, fails, or `stop` turns true. `renew` registers once more and gives fresh
+    /// Runs until it is idle for too long, fails, or `stop` says how to end. `renew` registers once more and gives fresh
     /// credentials, when the broker refuses those at hand.
-    pub async fn run<R, F>(self, mut stop: watch::Receiver<bool>, renew: R) -> Ended
+    pub async fn run<R, F>(self, mut stop: watch::Receiver<Option<Stop>>, renew: R) -> Ended
     where
         R: Fn() -> F,
         F: Future<Output = Option<AmqpCredentials>>,
@@ -58,17 +59,19 @@ impl DirectEndpoint {
         self.board.set_running();
         self.metrics.user_endpoints.set(1);
         let mut stop_meanwhile = stop.clone();
+        let mut how = Stop::Drain;
         let ended = loop {
             tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => {
+                said = told(&mut stop) => {
                     self.board.set_stopping();
-                    break endpoint.stop(Stop::Drain).await;
+                    how = said;
+                    break endpoint.stop(how).await;
                 }
                 ended = endpoint.ended() => break ended,
                 () = waits_for_credentials(&mut status) => {
                     tracing::warn!("the broker refuses the endpoint's credentials; asking the service for new ones");
                     tokio::select! {
-                        _ = stop_meanwhile.wait_for(|stop| *stop) => {}
+                        _ = told(&mut stop_meanwhile) => {}
                         renewed = renew() => if let Some(credentials) = renewed {
                             endpoint.replace_credentials(credentials);
                         },
@@ -77,7 +80,8 @@ impl DirectEndpoint {
             }
         };
         self.metrics.user_endpoints.set(0);
-        if let Some(teardown) = &self.config.endpoint_teardown
+        if !lives_on(&self.config, how)
+            && let Some(teardown) = &self.config.endpoint_teardown
             && let Err(error) = run_shell("endpoint_teardown", teardown, self.directory.path()).await
         {
             tracing::error!(error, "the endpoint was not torn down");

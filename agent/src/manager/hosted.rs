@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use waypost_protocol::AmqpCredentials;
 
@@ -61,6 +61,21 @@ impl Hosted {
     fn missed_command(&self, grace: Duration) -> bool {
         let idle_time = self.config.base.heartbeat_period * self.config.idle_heartbeats_soft;
         self.commanded_at_end || self.last_command.elapsed() < grace.min(idle_time / 2)
+    }
+}
+
+/// Waits until it is said how to stop.
+pub(super) async fn told(stop: &mut watch::Receiver<Option<Stop>>) -> Stop {
+    let how = stop.wait_for(Option::is_some).await.map_or(None, |how| *how);
+    how.unwrap_or(Stop::Drain)
+}
+
+/// Whether a user endpoint is only handed over to the next agent, so that nothing of it is to be torn down.
+pub(super) fn lives_on(config: &UserEndpointConfig, how: Stop) -> bool {
+    match how {
+        Stop::HandOver => true,
+        Stop::Drain => false,
+        Stop::Terminate => config.engine.provider.outlives_agent(),
     }
 }
 
@@ -228,7 +243,8 @@ impl Host {
             if let Some(running) = &hosted.running {
                 let ended = running.stop(how).await;
                 tracing::info!(user_endpoint = name, ?ended, "the user endpoint has ended");
-                if let Some(teardown) = &hosted.config.endpoint_teardown
+                if !lives_on(&hosted.config, how)
+                    && let Some(teardown) = &hosted.config.endpoint_teardown
                     && let Err(error) = run_shell("endpoint_teardown", teardown, &hosted.directory).await
                 {
                     tracing::error!(user_endpoint = name, error, "the user endpoint was not torn down");

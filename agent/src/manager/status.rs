@@ -21,8 +21,8 @@ pub struct EndpointStatus {
     pub endpoint_id: Option<Uuid>,
     /// The process.
     pub pid: Option<u32>,
-    /// `starting`, `running`, `standby`, `waiting-for-credentials`, `disconnected` or `stopping`; without a process
-    /// `initialized` (never registered) or `stopped`.
+    /// `starting`, `running`, `standby`, `waiting-for-credentials`, `disconnected` or `stopping`; in a pod `stopped`
+    /// until it is started again; without a process `initialized` (never registered) or `stopped`.
     pub state: &'static str,
     /// `template` or `direct`.
     pub kind: Option<&'static str>,
@@ -100,6 +100,7 @@ enum Phase {
     Starting,
     Running,
     Stopping,
+    Stopped,
 }
 
 impl Board {
@@ -145,6 +146,29 @@ impl Board {
         self.with(|inner| inner.phase = Phase::Stopping);
     }
 
+    /// `template` or `direct`.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// The endpoint was stopped, and its process stays until it is started again.
+    pub(crate) fn set_stopped(&self) {
+        self.with(|inner| inner.phase = Phase::Stopped);
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.with(|inner| inner.phase == Phase::Stopped)
+    }
+
+    /// What went wrong is right again, if it is still the last thing that went wrong.
+    pub(crate) fn clear_error(&self, error: &str) {
+        self.with(|inner| {
+            if inner.last_error.as_deref() == Some(error) {
+                inner.last_error = None;
+            }
+        });
+    }
+
     pub(crate) fn set_commands(&self, state: watch::Receiver<BrokerState>) {
         self.with(|inner| inner.commands = Some(state));
     }
@@ -174,6 +198,7 @@ impl Board {
             let state = match inner.phase {
                 Phase::Starting => "starting",
                 Phase::Stopping => "stopping",
+                Phase::Stopped => "stopped",
                 Phase::Running => match commands {
                     None | Some(BrokerState::Consuming) => "running",
                     Some(BrokerState::Standby) => "standby",

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use waypost_protocol::{AmqpCredentials, QueueInfo};
 
 use super::command::{Incoming, Refusal, StartRequest, check};
-use super::hosted::{Event, Host};
+use super::hosted::{Event, Host, told};
 use super::render::{local_user, read_config, rendered};
 use super::report::{failure_notice, heartbeats};
 use super::status::Board;
@@ -40,7 +40,7 @@ pub struct TemplateEndpoint {
     /// Where heartbeats go.
     pub heartbeats: QueueInfo,
     /// What outlives the process.
-    pub store: StateStore,
+    pub store: Arc<StateStore>,
     /// What user endpoints share.
     pub environment: Arc<Environment>,
     /// Where the status is shown.
@@ -50,9 +50,9 @@ pub struct TemplateEndpoint {
 }
 
 impl TemplateEndpoint {
-    /// Runs until `stop` turns true; then user endpoints are drained, and a last heartbeat says that it ends.
+    /// Runs until `stop` says how to end; then user endpoints end so, and a last heartbeat says that it ends.
     /// `renew` gives queues with fresh credentials, when the broker refuses those at hand.
-    pub async fn run<R, F>(self, mut stop: watch::Receiver<bool>, renew: R)
+    pub async fn run<R, F>(self, mut stop: watch::Receiver<Option<Stop>>, renew: R)
     where
         R: Fn() -> F,
         F: Future<Output = Option<(QueueInfo, QueueInfo)>>,
@@ -64,21 +64,21 @@ impl TemplateEndpoint {
             self.endpoint_id,
         );
         let mut host = host;
-        self.restore(&mut host);
+        self.restore(&mut host).await;
         let (mut commands, mut broker) = self.consume(self.commands.clone());
         let (mut beating, mut heart) = self.beat(self.heartbeats.clone());
         self.board.set_running();
         let mut stop_meanwhile = stop.clone();
-        loop {
+        let how = loop {
             tokio::select! {
                 biased;
-                _ = stop.wait_for(|stop| *stop) => break,
-                Some(event) = events.recv() => self.handle_event(&mut host, event),
+                how = told(&mut stop) => break how,
+                Some(event) = events.recv() => self.handle_event(&mut host, event).await,
                 Some(delivery) = commands.recv() => self.handle_command(&mut host, delivery).await,
                 () = refused(&mut broker) => {
                     tracing::warn!("the broker refuses the endpoint's credentials; asking the service for new ones");
                     tokio::select! {
-                        _ = stop_meanwhile.wait_for(|stop| *stop) => break,
+                        how = told(&mut stop_meanwhile) => break how,
                         renewed = renew() => if let Some((queue, heartbeat_queue)) = renewed {
                             (commands, broker) = self.consume(queue);
                             beating.send_replace(true);
@@ -87,11 +87,11 @@ impl TemplateEndpoint {
                     }
                 }
             }
-        }
+        };
         self.board.set_stopping();
         drop(commands);
         beating.send_replace(true);
-        let _ = tokio::join!(host.stop(Stop::Drain), heart);
+        let _ = tokio::join!(host.stop(how), heart);
     }
 
     fn consume(&self, queue: QueueInfo) -> (mpsc::Receiver<CommandDelivery>, watch::Receiver<BrokerState>) {
@@ -114,8 +114,8 @@ impl TemplateEndpoint {
     }
 
     /// Starts what ran when the process ended. It comes before the first command is read.
-    fn restore(&self, host: &mut Host) {
-        let (saved, problems) = match self.store.user_endpoints() {
+    async fn restore(&self, host: &mut Host) {
+        let (saved, problems) = match self.store.user_endpoints().await {
             Ok(found) => found,
             Err(error) => {
                 self.complain(format!("no user endpoint could be restored: {error}"));
@@ -186,7 +186,7 @@ impl TemplateEndpoint {
             }
         }
         if let Some(saved) = host.refresh(&request.name, &request.credentials) {
-            let outcome = self.store.save_user_endpoint(saved);
+            let outcome = self.store.save_user_endpoint(saved).await;
             tracing::debug!(
                 user_endpoint = request.name,
                 "the user endpoint runs; its credentials are refreshed"
@@ -226,7 +226,7 @@ impl TemplateEndpoint {
             identity: request.identity,
             username: request.username,
         };
-        if let Err(error) = self.store.save_user_endpoint(&saved) {
+        if let Err(error) = self.store.save_user_endpoint(&saved).await {
             // Unacknowledged, the command comes again: what can not be kept must not be promised.
             self.complain(error.to_string());
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
@@ -243,7 +243,7 @@ impl TemplateEndpoint {
         host.start(saved, made.config, false);
     }
 
-    fn handle_event(&self, host: &mut Host, event: Event) {
+    async fn handle_event(&self, host: &mut Host, event: Event) {
         let Some(over) = host.handle(event, self.config.grace) else {
             return;
         };
@@ -266,7 +266,7 @@ impl TemplateEndpoint {
             }
             Ended::Idle | Ended::Stopped => {
                 tracing::info!(user_endpoint = name, how = ?over.how, "the user endpoint has ended");
-                if let Err(error) = self.store.remove_user_endpoint(over.saved.credentials.endpoint_id) {
+                if let Err(error) = self.store.remove_user_endpoint(&over.saved).await {
                     self.complain(error.to_string());
                 }
             }
@@ -274,7 +274,7 @@ impl TemplateEndpoint {
                 let text = format!("The user endpoint failed: {reason}");
                 self.complain(format!("{name}: {text}"));
                 // A start that never works must not be tried at each start of the process; the next command tries it.
-                if let Err(error) = self.store.remove_user_endpoint(over.saved.credentials.endpoint_id) {
+                if let Err(error) = self.store.remove_user_endpoint(&over.saved).await {
                     self.complain(error.to_string());
                 }
                 self.notify(over.saved.credentials, text);

@@ -49,6 +49,18 @@ pub enum ServiceError {
     },
 }
 
+impl ServiceError {
+    /// Whether the same call may succeed later: the service, or what is in front of it, is away.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Auth(AuthError::Unreachable { .. }) => true,
+            Self::Refused { status, .. } | Self::Auth(AuthError::Refused { status, .. }) => *status >= 500,
+            Self::Auth(AuthError::Answer { .. }) | Self::Answer(_) | Self::Version { .. } => false,
+        }
+    }
+}
+
 /// The web service, called in the name of one login.
 #[derive(Debug, Clone)]
 pub struct Service {

@@ -183,6 +183,32 @@ impl RegistrationReply {
     }
 }
 
+impl From<Registered> for RegistrationReply {
+    /// The answer from which the registration could have come.
+    fn from(registered: Registered) -> Self {
+        match registered {
+            Registered::Template {
+                endpoint_id,
+                commands,
+                heartbeats,
+            } => Self {
+                endpoint_id,
+                command_queue_info: Some(commands),
+                task_queue_info: None,
+                result_queue_info: None,
+                heartbeat_queue_info: Some(heartbeats),
+            },
+            Registered::Direct(credentials) => Self {
+                endpoint_id: credentials.endpoint_id,
+                command_queue_info: None,
+                task_queue_info: Some(credentials.task_queue_info),
+                result_queue_info: Some(credentials.result_queue_info),
+                heartbeat_queue_info: Some(credentials.heartbeat_queue_info),
+            },
+        }
+    }
+}
+
 /// Puts another port into a connection's address (`amqp_port`).
 pub(crate) fn replace_port(info: &mut QueueInfo, port: u16) {
     if let Ok(mut url) = url::Url::parse(&info.connection_url)

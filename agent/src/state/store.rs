@@ -1,42 +1,42 @@
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use waypost_link::TokenKey;
 use waypost_link::tls::Authority;
 use waypost_protocol::AmqpCredentials;
 
-use super::files;
+use super::folder::FolderMedium;
+use super::pack::{pack, unpack};
+use super::secret::{Expected, SecretMedium};
+use super::{StateError, files};
+use crate::service::RegistrationReply;
 
-/// The folder store.
-#[derive(Debug, Clone)]
+/// What the keys of user endpoints begin with; their ids follow.
+pub(super) const USER_ENDPOINT: &str = "user_endpoint.";
+
+const TOKEN_KEY: &str = "token_key";
+const AUTHORITY_KEY: &str = "link_authority.pem";
+const EPOCH: &str = "epoch";
+const REGISTRATION: &str = "registration";
+const STOPPED: &str = "stopped";
+const ENDPOINT: &str = "endpoint.json";
+
+/// What outlives the process.
+#[derive(Debug)]
 pub struct StateStore {
+    /// `endpoint.json` in the endpoint's folder, by which commands know the endpoint's id.
     endpoint_json: PathBuf,
-    folder: PathBuf,
+    medium: Medium,
 }
 
-/// Why the state can not be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// The disk does not do as told.
-    #[error("the state file {path} can not be {verb}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What was to be done.
-        verb: &'static str,
-        /// Why it was not.
-        source: io::Error,
-    },
-    /// A file is not what was written.
-    #[error("the state file {0} is damaged; restore it from a backup, or delete it and start again")]
-    Damaged(PathBuf),
-    /// No keys could be made.
-    #[error("keys for the workers' link can not be made: {0}")]
-    Keys(String),
+#[derive(Debug)]
+enum Medium {
+    Folder(FolderMedium),
+    Secret(Box<SecretMedium>),
 }
 
 /// The keys that workers and agent know each other by. Made once, then kept.
@@ -65,148 +65,304 @@ pub struct SavedUserEndpoint {
     pub username: String,
 }
 
+/// What the service answered last, so that the endpoint can start while the service is away.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SavedRegistration {
+    /// The answer itself.
+    pub reply: RegistrationReply,
+    /// The identities of the owner, for whom user endpoints run.
+    pub owner: BTreeSet<Uuid>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EndpointInfo {
+    endpoint_id: Uuid,
+}
+
 impl StateStore {
-    /// Opens the store of the endpoint in `directory`.
+    /// The state of the endpoint in `directory`, kept there.
     ///
     /// # Errors
     /// [`StateError::File`] if its folder can not be made.
-    pub fn open(directory: &Path) -> Result<Self, StateError> {
-        let folder = directory.join("state");
-        let saved = folder.join("user_endpoints");
-        files::make_folder(&saved).map_err(|source| StateError::File {
-            path: saved,
-            verb: "made",
-            source,
-        })?;
+    pub fn in_folder(directory: &Path) -> Result<Self, StateError> {
         Ok(Self {
-            endpoint_json: directory.join("endpoint.json"),
-            folder,
+            endpoint_json: directory.join(ENDPOINT),
+            medium: Medium::Folder(FolderMedium::open(directory)?),
         })
     }
 
-    /// Writes `endpoint.json`.
+    /// The state of the endpoint in `directory`, kept in a Secret.
+    #[must_use]
+    pub fn in_secret(directory: &Path, secret: SecretMedium) -> Self {
+        Self {
+            endpoint_json: directory.join(ENDPOINT),
+            medium: Medium::Secret(Box::new(secret)),
+        }
+    }
+
+    /// The endpoint's id, if it was registered before. A pod's folder is new, and learns it from the Secret.
     ///
     /// # Errors
-    /// [`StateError::File`].
-    pub fn save_endpoint_id(&self, id: Uuid) -> Result<(), StateError> {
-        write(
-            &self.endpoint_json,
-            serde_json::json!({ "endpoint_id": id }).to_string().as_bytes(),
-        )
+    /// [`StateError`].
+    pub async fn endpoint_id(&self) -> Result<Option<Uuid>, StateError> {
+        let content = match &self.medium {
+            Medium::Folder(_) => files::read(&self.endpoint_json).map_err(|source| self.file("read", source))?,
+            Medium::Secret(secret) => secret.read(ENDPOINT).await?,
+        };
+        let Some(content) = content else { return Ok(None) };
+        let info: EndpointInfo =
+            serde_json::from_slice(&content).map_err(|_| StateError::Damaged(self.place(ENDPOINT)))?;
+        if matches!(self.medium, Medium::Secret(_)) {
+            files::replace(&self.endpoint_json, &content).map_err(|source| self.file("written", source))?;
+        }
+        Ok(Some(info.endpoint_id))
+    }
+
+    /// Saves the endpoint's id, also as `endpoint.json`.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn save_endpoint_id(&self, endpoint_id: Uuid) -> Result<(), StateError> {
+        let content = serde_json::json!({ "endpoint_id": endpoint_id }).to_string();
+        if let Medium::Secret(secret) = &self.medium {
+            secret
+                .write(ENDPOINT, Expected::Anything, Some(content.as_bytes()))
+                .await?;
+        }
+        files::replace(&self.endpoint_json, content.as_bytes()).map_err(|source| self.file("written", source))
     }
 
     /// The keys of the link; made now if there are none.
     ///
     /// # Errors
     /// [`StateError`]. Damaged keys are not replaced: workers that run know the old ones.
-    pub fn link_keys(&self) -> Result<LinkKeys, StateError> {
-        let token_path = self.folder.join("token_key");
-        let token_key = match read(&token_path)? {
-            Some(bytes) if bytes.len() == 32 => bytes,
-            Some(_) => return Err(StateError::Damaged(token_path)),
-            None => {
-                let key = TokenKey::generate().map_err(|error| StateError::Keys(error.to_string()))?;
-                write(&token_path, key.reveal())?;
-                key.reveal().to_vec()
-            }
-        };
-        let authority_path = self.folder.join("link_authority.pem");
-        let authority_key = match read(&authority_path)? {
-            Some(bytes) => String::from_utf8(bytes)
-                .ok()
-                .filter(|pem| Authority::from_key_pem(pem).is_ok())
-                .ok_or(StateError::Damaged(authority_path))?,
-            None => {
-                let authority = Authority::generate().map_err(|error| StateError::Keys(error.to_string()))?;
-                let pem = authority.reveal_key_pem();
-                write(&authority_path, pem.as_bytes())?;
-                pem
-            }
-        };
+    pub async fn link_keys(&self) -> Result<LinkKeys, StateError> {
+        let token_key = self
+            .made_once(TOKEN_KEY, || {
+                TokenKey::generate()
+                    .map(|key| key.reveal().to_vec())
+                    .map_err(|error| StateError::Keys(error.to_string()))
+            })
+            .await?;
+        if token_key.len() != 32 {
+            return Err(StateError::Damaged(self.place(TOKEN_KEY)));
+        }
+        let authority_key = self
+            .made_once(AUTHORITY_KEY, || {
+                Authority::generate()
+                    .map(|authority| authority.reveal_key_pem().into_bytes())
+                    .map_err(|error| StateError::Keys(error.to_string()))
+            })
+            .await?;
+        let authority_key = String::from_utf8(authority_key)
+            .ok()
+            .filter(|pem| Authority::from_key_pem(pem).is_ok())
+            .ok_or_else(|| StateError::Damaged(self.place(AUTHORITY_KEY)))?;
         Ok(LinkKeys {
             token_key: SecretSlice::from(token_key),
             authority_key: SecretString::from(authority_key),
         })
     }
 
-    /// Raises the epoch and gives the new one: 1 at the first start.
+    /// Raises the epoch and gives the new one: 1 at the first start. No two agents get the same.
     ///
     /// # Errors
     /// [`StateError`].
-    pub fn next_epoch(&self) -> Result<u64, StateError> {
-        let path = self.folder.join("epoch");
-        let last: u64 = match read(&path)? {
-            None => 0,
-            Some(bytes) => std::str::from_utf8(&bytes)
-                .ok()
-                .and_then(|text| text.trim().parse().ok())
-                .ok_or_else(|| StateError::Damaged(path.clone()))?,
-        };
-        let next = last + 1;
-        write(&path, next.to_string().as_bytes())?;
-        Ok(next)
+    pub async fn next_epoch(&self) -> Result<u64, StateError> {
+        loop {
+            let last = self.read(EPOCH).await?;
+            let epoch: u64 = match &last {
+                None => 0,
+                Some(bytes) => std::str::from_utf8(bytes)
+                    .ok()
+                    .and_then(|text| text.trim().parse().ok())
+                    .ok_or_else(|| StateError::Damaged(self.place(EPOCH)))?,
+            };
+            let next = epoch + 1;
+            let expected = Expected::Exactly(last.as_deref());
+            if self.write(EPOCH, expected, Some(next.to_string().as_bytes())).await? {
+                return Ok(next);
+            }
+        }
     }
 
     /// Saves a user endpoint, in place of what was saved under its id.
     ///
     /// # Errors
-    /// [`StateError::File`].
-    pub fn save_user_endpoint(&self, saved: &SavedUserEndpoint) -> Result<(), StateError> {
-        let path = self.user_endpoint_file(saved.credentials.endpoint_id);
-        let content = serde_json::to_vec(saved).map_err(|error| StateError::File {
-            path: path.clone(),
-            verb: "written",
-            source: io::Error::other(error),
-        })?;
-        write(&path, &content)
+    /// [`StateError`]; [`StateError::Full`] if a Secret has no room for it.
+    pub async fn save_user_endpoint(&self, saved: &SavedUserEndpoint) -> Result<(), StateError> {
+        self.save(&user_endpoint_key(saved.credentials.endpoint_id), saved)
+            .await
     }
 
-    /// Forgets a user endpoint.
+    /// Forgets a user endpoint, unless another agent has saved it anew.
     ///
     /// # Errors
-    /// [`StateError::File`].
-    pub fn remove_user_endpoint(&self, id: Uuid) -> Result<(), StateError> {
-        let path = self.user_endpoint_file(id);
-        files::remove(&path).map_err(|source| StateError::File {
-            path,
-            verb: "removed",
-            source,
-        })
+    /// [`StateError`].
+    pub async fn remove_user_endpoint(&self, saved: &SavedUserEndpoint) -> Result<(), StateError> {
+        let key = user_endpoint_key(saved.credentials.endpoint_id);
+        let Some(kept) = self.read(&key).await? else {
+            return Ok(());
+        };
+        // The lock on a folder keeps other agents away; a Secret may be another's by now.
+        let expected = match &self.medium {
+            Medium::Folder(_) => Expected::Anything,
+            Medium::Secret(_) => Expected::Exactly(Some(&kept)),
+        };
+        let ours = match (&self.medium, self.decode::<SavedUserEndpoint>(&key, &kept)) {
+            (Medium::Secret(_), Ok(kept)) => kept == *saved,
+            (Medium::Secret(_), Err(_)) | (Medium::Folder(_), _) => true,
+        };
+        if !ours || !self.write(&key, expected, None).await? {
+            tracing::info!(
+                user_endpoint = saved.name,
+                "another agent has saved the user endpoint since; it stays in the state"
+            );
+        }
+        Ok(())
     }
 
     /// The saved user endpoints, and what is wrong with those that can not be read.
     ///
     /// # Errors
-    /// [`StateError::File`] if the folder can not be read.
-    pub fn user_endpoints(&self) -> Result<(Vec<SavedUserEndpoint>, Vec<StateError>), StateError> {
-        let folder = self.folder.join("user_endpoints");
-        let failed = |source| StateError::File {
-            path: folder.clone(),
-            verb: "read",
-            source,
+    /// [`StateError`] if nothing can be read at all.
+    pub async fn user_endpoints(&self) -> Result<(Vec<SavedUserEndpoint>, Vec<StateError>), StateError> {
+        let keys = match &self.medium {
+            Medium::Folder(folder) => folder.user_endpoints()?,
+            Medium::Secret(secret) => secret.user_endpoints().await?,
         };
         let (mut saved, mut problems) = (Vec::new(), Vec::new());
-        for entry in std::fs::read_dir(&folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
-            }
-            match read(&path) {
-                Ok(Some(bytes)) => match serde_json::from_slice(&bytes) {
-                    Ok(user_endpoint) => saved.push(user_endpoint),
-                    Err(_) => problems.push(StateError::Damaged(path)),
-                },
-                Ok(None) => {}
+        for key in keys {
+            match self.load::<SavedUserEndpoint>(&key).await {
+                Ok(found) => saved.extend(found),
                 Err(error) => problems.push(error),
             }
         }
-        saved.sort_by(|left: &SavedUserEndpoint, right| left.name.cmp(&right.name));
+        saved.sort_by(|left, right| left.name.cmp(&right.name));
         Ok((saved, problems))
     }
 
-    fn user_endpoint_file(&self, id: Uuid) -> PathBuf {
-        self.folder.join("user_endpoints").join(format!("{id}.json"))
+    /// Saves what the service answered.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn save_registration(&self, registration: &SavedRegistration) -> Result<(), StateError> {
+        self.save(REGISTRATION, registration).await
     }
+
+    /// What the service answered last, if it was saved.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn registration(&self) -> Result<Option<SavedRegistration>, StateError> {
+        self.load(REGISTRATION).await
+    }
+
+    /// Notes whether the endpoint was stopped, and is to stay so when its pod starts again.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn set_stopped(&self, stopped: bool) -> Result<(), StateError> {
+        self.write(STOPPED, Expected::Anything, stopped.then_some(&b"true"[..]))
+            .await
+            .map(drop)
+    }
+
+    /// Whether the endpoint was stopped.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub async fn is_stopped(&self) -> Result<bool, StateError> {
+        Ok(self.read(STOPPED).await?.is_some())
+    }
+
+    /// A value that is made if it is not there. If another agent is faster, its value counts.
+    async fn made_once(
+        &self,
+        key: &str,
+        make: impl FnOnce() -> Result<Vec<u8>, StateError>,
+    ) -> Result<Vec<u8>, StateError> {
+        if let Some(value) = self.read(key).await? {
+            return Ok(value);
+        }
+        let value = make()?;
+        if self.write(key, Expected::Exactly(None), Some(&value)).await? {
+            return Ok(value);
+        }
+        self.read(key)
+            .await?
+            .ok_or_else(|| StateError::Damaged(self.place(key)))
+    }
+
+    async fn save<T: Serialize>(&self, key: &str, value: &T) -> Result<(), StateError> {
+        let content = self.packed(value);
+        self.write(key, Expected::Anything, Some(&content)).await.map(drop)
+    }
+
+    async fn load<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StateError> {
+        match self.read(key).await? {
+            Some(content) => self.decode(key, &content).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn decode<T: DeserializeOwned>(&self, key: &str, content: &[u8]) -> Result<T, StateError> {
+        unpack(content)
+            .and_then(|content| serde_json::from_slice(&content).ok())
+            .ok_or_else(|| StateError::Damaged(self.place(key)))
+    }
+
+    /// As it is kept: readable on a disk, small in a Secret.
+    fn packed<T: Serialize>(&self, value: &T) -> Vec<u8> {
+        // Only a map whose keys are not text could fail, and no saved type has one.
+        let content = serde_json::to_vec(value).unwrap_or_default();
+        match &self.medium {
+            Medium::Folder(_) => content,
+            Medium::Secret(_) => pack(&content),
+        }
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<Vec<u8>>, StateError> {
+        match &self.medium {
+            Medium::Folder(folder) => folder.read(key),
+            Medium::Secret(secret) => secret.read(key).await,
+        }
+    }
+
+    async fn write(&self, key: &str, expected: Expected<'_>, content: Option<&[u8]>) -> Result<bool, StateError> {
+        match &self.medium {
+            Medium::Folder(folder) => {
+                if let Expected::Exactly(value) = expected
+                    && folder.read(key)?.as_deref() != value
+                {
+                    return Ok(false);
+                }
+                folder.write(key, content).map(|()| true)
+            }
+            Medium::Secret(secret) => secret.write(key, expected, content).await,
+        }
+    }
+
+    /// Where a key is kept, for a person.
+    fn place(&self, key: &str) -> String {
+        match &self.medium {
+            Medium::Folder(_) if key == ENDPOINT => self.endpoint_json.display().to_string(),
+            Medium::Folder(folder) => folder.path(key).display().to_string(),
+            Medium::Secret(secret) => format!("{} (key {key})", secret.place()),
+        }
+    }
+
+    fn file(&self, verb: &'static str, source: std::io::Error) -> StateError {
+        StateError::File {
+            path: self.endpoint_json.clone(),
+            verb,
+            source,
+        }
+    }
+}
+
+fn user_endpoint_key(id: Uuid) -> String {
+    format!("{USER_ENDPOINT}{id}")
 }
 
 impl LinkKeys {
@@ -216,114 +372,5 @@ impl LinkKeys {
     /// [`StateError::Keys`] if the key is not one.
     pub fn authority(&self) -> Result<Authority, StateError> {
         Authority::from_key_pem(self.authority_key.expose_secret()).map_err(|error| StateError::Keys(error.to_string()))
-    }
-}
-
-fn write(path: &Path, content: &[u8]) -> Result<(), StateError> {
-    files::replace(path, content).map_err(|source| StateError::File {
-        path: path.to_owned(),
-        verb: "written",
-        source,
-    })
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, StateError> {
-    files::read(path).map_err(|source| StateError::File {
-        path: path.to_owned(),
-        verb: "read",
-        source,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use waypost_protocol::QueueInfo;
-
-    use super::*;
-
-    fn saved(number: u128) -> SavedUserEndpoint {
-        let queue = QueueInfo {
-            connection_url: "amqp://me:hidden-word@host/".to_owned(),
-            queue: "q".to_owned(),
-            exchange: None,
-            queue_publish_kwargs: None,
-        };
-        let id = Uuid::from_u128(number);
-        SavedUserEndpoint {
-            name: format!("uep.{}.{id}", Uuid::nil()),
-            config: "engine:\n".to_owned(),
-            environment: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
-            credentials: AmqpCredentials {
-                endpoint_id: id,
-                task_queue_info: queue.clone(),
-                result_queue_info: queue.clone(),
-                heartbeat_queue_info: queue,
-            },
-            identity: Uuid::from_u128(9),
-            username: "me@example.org".to_owned(),
-        }
-    }
-
-    #[test]
-    fn saved_user_endpoints_come_back_until_they_are_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = StateStore::open(folder.path()).unwrap();
-        store.save_user_endpoint(&saved(2)).unwrap();
-        store.save_user_endpoint(&saved(1)).unwrap();
-        let again = StateStore::open(folder.path()).unwrap();
-        assert_eq!(again.user_endpoints().unwrap().0, vec![saved(1), saved(2)]);
-        again.remove_user_endpoint(Uuid::from_u128(1)).unwrap();
-        again.remove_user_endpoint(Uuid::from_u128(1)).unwrap();
-        assert_eq!(again.user_endpoints().unwrap().0, vec![saved(2)]);
-    }
-
-    #[test]
-    fn a_damaged_file_hides_no_other() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = StateStore::open(folder.path()).unwrap();
-        store.save_user_endpoint(&saved(1)).unwrap();
-        std::fs::write(folder.path().join("state/user_endpoints/x.json"), "{").unwrap();
-        let (found, problems) = store.user_endpoints().unwrap();
-        assert_eq!((found.len(), problems.len()), (1, 1));
-    }
-
-    #[test]
-    fn keys_are_made_once_and_the_epoch_rises() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = StateStore::open(folder.path()).unwrap();
-        let first = store.link_keys().unwrap();
-        let second = StateStore::open(folder.path()).unwrap().link_keys().unwrap();
-        assert_eq!(first.token_key.expose_secret(), second.token_key.expose_secret());
-        assert_eq!(
-            first.authority().unwrap().reveal_key_pem(),
-            second.authority().unwrap().reveal_key_pem()
-        );
-        assert_eq!((store.next_epoch().unwrap(), store.next_epoch().unwrap()), (1, 2));
-    }
-
-    #[test]
-    fn only_the_owner_can_read_what_is_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = StateStore::open(folder.path()).unwrap();
-        store.save_user_endpoint(&saved(1)).unwrap();
-        store.link_keys().unwrap();
-        for file in [
-            "token_key",
-            "link_authority.pem",
-            &format!("user_endpoints/{}.json", Uuid::from_u128(1)),
-        ] {
-            let mode = std::fs::metadata(folder.path().join("state").join(file))
-                .unwrap()
-                .permissions()
-                .mode();
-            assert_eq!(mode & 0o777, 0o600, "{file}");
-        }
-    }
-
-    #[test]
-    fn nothing_shows_a_password() {
-        assert!(!format!("{:?}", saved(1)).contains("hidden-word"));
     }
 }

@@ -45,7 +45,7 @@ impl LogFormat {
 pub fn start_logs(target: &LogTarget, format: LogFormat, debug: bool, color: bool) -> io::Result<()> {
     let level = if debug { "endpoint=debug,info" } else { "info" };
     // lapin logs the bodies of returned messages; what matters of it is logged by the broker room.
-    let fixed = "lapin=off,hyper_util=warn,reqwest=warn,rustls=warn";
+    let fixed = "lapin=off,kube_client=off,hyper_util=warn,reqwest=warn,rustls=warn";
     let chosen = std::env::var("WAYPOST_LOG").unwrap_or_else(|_| level.to_owned());
     let filter = EnvFilter::builder().parse_lossy(format!("{chosen},{fixed}"));
     let writer: Box<dyn Write + Send> = match target {

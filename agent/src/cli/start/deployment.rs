@@ -5,6 +5,7 @@
 //! | `WAYPOST_LINK_LISTEN` | where workers in pods are listened for, such as `0.0.0.0:5800`; absent: not at all |
 //! | `WAYPOST_LINK_ADDRESS` | where pods reach that, as `host:port`, several with commas |
 //! | `WAYPOST_LINK_SERVICE` | the Service by which pods reach it, if there is no address; its cluster IP is the second choice |
+//! | `WAYPOST_STATE_SECRET` | the Secret in the agent's own namespace that holds the state; absent: the endpoint's folder |
 //! | `WAYPOST_NAMESPACE` | the agent's own namespace; absent: its service account's |
 //! | `WAYPOST_ANCHOR` | the ConfigMap in each worker namespace that owns the pods; absent: the agent makes one |
 //! | `WAYPOST_RELEASE` | what the names of pods begin with |
@@ -46,6 +47,11 @@ impl<R: Fn(&str) -> Option<String>> Facts<R> {
 
     fn get(&self, name: &str) -> Option<String> {
         (self.read)(name).filter(|value| !value.is_empty())
+    }
+
+    /// The agent's own namespace.
+    pub(super) fn namespace(&self) -> Option<String> {
+        self.namespace.clone()
     }
 
     /// What the names of pods begin with.

@@ -14,11 +14,27 @@ use crate::cli::error::{CliError, exit_code};
 use crate::cli::session::Session;
 use crate::config::{Configuration, EndpointDirectory, schema};
 use crate::manager::local_user;
-use crate::service::{Host, Registered, Registration, ServiceError};
+use crate::service::{Host, Registered, Registration, RegistrationReply, ServiceError};
+use crate::state::{SavedRegistration, StateStore};
 use crate::telemetry::Metrics;
 
 /// The service is asked for fresh credentials at most so often.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(15);
+/// A start that could do without the service waits for it no longer.
+const SERVICE_PATIENCE: Duration = Duration::from_secs(5);
+/// A service that was away at the start is asked again after the first, and later after the second.
+const CATCH_UP_PAUSE: Duration = Duration::from_secs(5);
+const CATCH_UP_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// A registration, of now or of an earlier start.
+pub(super) struct Admitted {
+    /// The endpoint's connections.
+    pub(super) registered: Registered,
+    /// The identities for which a template endpoint runs: those of the one who logged in.
+    pub(super) owner: BTreeSet<Uuid>,
+    /// Why the service was not asked, if the registration is one of an earlier start.
+    pub(super) without_service: Option<String>,
+}
 
 /// All that a registration is made of, kept so that it can be made once more.
 pub(super) struct Prepared {
@@ -29,6 +45,7 @@ pub(super) struct Prepared {
     schema: Option<Value>,
     host: Host,
     session: Session,
+    store: Arc<StateStore>,
     renewed: Mutex<Option<Instant>>,
 }
 
@@ -38,6 +55,7 @@ impl Prepared {
         directory: &EndpointDirectory,
         configuration: Configuration,
         config_text: String,
+        store: Arc<StateStore>,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, CliError> {
         let said = |path: &std::path::Path, what: String| {
@@ -56,6 +74,7 @@ impl Prepared {
         Ok(Self {
             name: directory.name().to_owned(),
             session: Session::open(Some(configuration.base()), Arc::clone(metrics))?,
+            store,
             configuration,
             config_text,
             template,
@@ -87,13 +106,54 @@ impl Prepared {
         }
     }
 
-    /// Registers: a new endpoint, or `known` once more.
-    pub(super) async fn register(&self, known: Option<Uuid>) -> Result<Registered, CliError> {
-        self.session
-            .service
-            .check_version(self.protocol_version())
-            .await
-            .map_err(explain)?;
+    /// Registers: a new endpoint, or `known` once more. A known endpoint goes on with what the service answered at an
+    /// earlier start, if the service is away now.
+    pub(super) async fn admit(&self, known: Option<Uuid>) -> Result<Admitted, CliError> {
+        let Some(saved) = self.saved(known).await else {
+            let registration = self.register(known).await.map_err(complained)?;
+            return self.admitted(registration, None);
+        };
+        let outcome = tokio::time::timeout(SERVICE_PATIENCE, self.register(known)).await;
+        let reason = match outcome {
+            Ok(Ok(registration)) => return self.admitted(registration, None),
+            Ok(Err(error)) if error.is_passing() => error.to_string(),
+            Ok(Err(error)) => return Err(complained(error)),
+            Err(_) => format!("it has not answered for {} s", SERVICE_PATIENCE.as_secs()),
+        };
+        self.admitted(saved, Some(reason))
+    }
+
+    /// What the service answered at an earlier start, if it is of use for this one.
+    async fn saved(&self, known: Option<Uuid>) -> Option<SavedRegistration> {
+        let saved = match self.store.registration().await {
+            Ok(saved) => saved?,
+            Err(error) => {
+                tracing::warn!(%error, "the last registration can not be used");
+                return None;
+            }
+        };
+        let fits = Some(saved.reply.endpoint_id) == known && saved.reply.clone().usable(&self.configuration).is_ok();
+        fits.then_some(saved)
+    }
+
+    fn admitted(&self, registration: SavedRegistration, without_service: Option<String>) -> Result<Admitted, CliError> {
+        let registered = registration.reply.usable(&self.configuration).map_err(|missing| {
+            CliError::said(
+                format!("Invalid or unexpected registration data structure: {missing} is missing"),
+                exit_code::SOFTWARE,
+            )
+        })?;
+        Ok(Admitted {
+            registered,
+            owner: registration.owner,
+            without_service,
+        })
+    }
+
+    /// Registers, and learns for whom the endpoint runs.
+    async fn register(&self, known: Option<Uuid>) -> Result<SavedRegistration, ServiceError> {
+        let Session { service, tokens, .. } = &self.session;
+        service.check_version(self.protocol_version()).await?;
         let registration = Registration {
             name: &self.name,
             configuration: &self.configuration,
@@ -102,23 +162,48 @@ impl Prepared {
             schema: self.schema.as_ref(),
             host: &self.host,
         };
-        let reply = self
-            .session
-            .service
-            .register(known, &registration)
-            .await
-            .map_err(|error| {
-                if let ServiceError::Refused { body, .. } = &error {
-                    complain(&format!("Endpoint registration blocked.  [{body}]"));
-                }
-                explain(error)
-            })?;
-        reply.usable(&self.configuration).map_err(|missing| {
-            CliError::said(
-                format!("Invalid or unexpected registration data structure: {missing} is missing"),
-                exit_code::SOFTWARE,
-            )
-        })
+        let reply = service.register(known, &registration).await?;
+        let owner = match self.configuration {
+            Configuration::Template(_) => {
+                let identities = tokens.identities().await?;
+                let linked = identities.identity_set.iter().map(|identity| identity.sub);
+                linked.chain([identities.sub]).collect()
+            }
+            Configuration::Direct(_) => BTreeSet::new(),
+        };
+        Ok(SavedRegistration { reply, owner })
+    }
+
+    /// Keeps what the service answered, for a start while it is away.
+    pub(super) async fn keep(&self, registered: &Registered, owner: &BTreeSet<Uuid>) {
+        let registration = SavedRegistration {
+            reply: RegistrationReply::from(registered.clone()),
+            owner: owner.clone(),
+        };
+        if let Err(error) = self.store.save_registration(&registration).await {
+            tracing::warn!(%error, "the registration is not kept: while the service is away the endpoint could not start");
+        }
+    }
+
+    /// Registers as soon as the service is back.
+    pub(super) async fn catch_up(&self, id: Uuid) {
+        let mut pause = CATCH_UP_PAUSE;
+        loop {
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(CATCH_UP_PAUSE_MAX);
+            match self.register(Some(id)).await {
+                Ok(registration) => match self.admitted(registration, None) {
+                    Ok(admitted) => {
+                        tracing::info!("the service is back; the endpoint is registered");
+                        self.keep(&admitted.registered, &admitted.owner).await;
+                        return;
+                    }
+                    Err(error) => tracing::error!(%error, "the service is back, and its answer is of no use"),
+                },
+                Err(error) if error.is_passing() => tracing::debug!(%error, "the service is still away"),
+                Err(error) => tracing::error!(%error, "the service is back, and refuses the endpoint"),
+            }
+        }
     }
 
     /// Registers once more for fresh credentials; not more often than every 15 s. `None` if that brings none.
@@ -127,27 +212,30 @@ impl Prepared {
         if let Some(last) = *renewed {
             tokio::time::sleep_until(last + RENEWAL_PAUSE).await;
         }
-        let outcome = self.register(Some(id)).await;
+        let outcome = match self.register(Some(id)).await {
+            Ok(registration) => self.admitted(registration, None),
+            Err(error) => Err(CliError::from(error)),
+        };
         *renewed = Some(Instant::now());
         match outcome {
-            Ok(registered) => Some(registered),
+            Ok(admitted) => {
+                self.keep(&admitted.registered, &admitted.owner).await;
+                Some(admitted.registered)
+            }
             Err(error) => {
                 tracing::error!(%error, "the service gave no new credentials");
                 None
             }
         }
     }
+}
 
-    /// The identities for which the endpoint runs: those of the one who logged in.
-    pub(super) async fn owner(&self) -> Result<BTreeSet<Uuid>, CliError> {
-        let identities = self.session.tokens.identities().await?;
-        Ok(identities
-            .identity_set
-            .iter()
-            .map(|identity| identity.sub)
-            .chain([identities.sub])
-            .collect())
+/// Says as upstream does that the service refuses the endpoint.
+fn complained(error: ServiceError) -> CliError {
+    if let ServiceError::Refused { body, .. } = &error {
+        complain(&format!("Endpoint registration blocked.  [{body}]"));
     }
+    explain(error)
 }
 
 fn explain(error: ServiceError) -> CliError {

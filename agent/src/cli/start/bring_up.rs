@@ -1,0 +1,286 @@
+//! From a registration to a running endpoint.
+
+use std::collections::BTreeSet;
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::prepared::{Admitted, Prepared};
+use super::shown::Shown;
+use super::{Start, deployment, detach, patiently};
+use crate::cli::error::{CliError, exit_code};
+use crate::cli::{print, variable};
+use crate::config::{Configuration, EndpointDirectory};
+use crate::manager::{DirectEndpoint, TemplateEndpoint, run_shell, user_environment};
+use crate::provider::kubernetes::Cluster;
+use crate::runtime::{Ended, Environment, EnvironmentSettings, Stop};
+use crate::service::Registered;
+use crate::state::StateStore;
+
+/// Registers the endpoint, opens what it needs, and runs it.
+pub(super) async fn bring_up(
+    start: Start,
+    shown: &Shown,
+    store: Arc<StateStore>,
+    stop: watch::Receiver<Option<Stop>>,
+) -> Result<(), CliError> {
+    let Shown { metrics, probes, board } = shown;
+    if let Configuration::Direct(config) = &start.configuration
+        && let Some(setup) = &config.endpoint_setup
+    {
+        run_shell("endpoint_setup", setup, start.directory.path())
+            .await
+            .map_err(|error| CliError::said(error, exit_code::CONFIG))?;
+    }
+    let facts = deployment::facts();
+    // What is wrong with the deployment is said before anything is called.
+    let has_link = facts.link(SecretString::default())?.is_some();
+    let worker = worker_executable(has_link)?;
+    let known = patiently(|| store.endpoint_id()).await?;
+    let asked = match (known, start.options.endpoint_uuid) {
+        (Some(known), Some(asked)) if known != asked => {
+            return Err(CliError::said(
+                format!(
+                    "{} says that this endpoint is {known}, and --endpoint-uuid says {asked}",
+                    start.directory.id_file().display()
+                ),
+                exit_code::ERROR,
+            ));
+        }
+        (known, asked) => known.or(asked),
+    };
+    let prepared = Prepared::new(
+        &start.directory,
+        start.configuration,
+        start.config_text,
+        Arc::clone(&store),
+        metrics,
+    )
+    .await?;
+    let Admitted {
+        registered,
+        owner,
+        without_service,
+    } = prepared.admit(asked).await?;
+    let endpoint_id = id_of(&registered);
+    check_id(asked, endpoint_id)?;
+    let kind = board.kind();
+    let without_service = without_service.map(|reason| {
+        format!("the service is away ({reason}); the endpoint goes on with the registration of an earlier start")
+    });
+    if let Some(said) = &without_service {
+        tracing::warn!(%endpoint_id, name = start.directory.name(), kind, "{said}");
+        board.set_error(said.clone());
+    } else {
+        store.save_endpoint_id(endpoint_id).await?;
+        prepared.keep(&registered, &owner).await;
+        tracing::info!(%endpoint_id, name = start.directory.name(), kind, "the endpoint is registered");
+    }
+    board.set_endpoint_id(endpoint_id);
+    let keys = store.link_keys().await?;
+    let environment = Environment::open(EnvironmentSettings {
+        endpoint_id,
+        directory: start.directory.path().to_owned(),
+        token_key: keys.token_key,
+        epoch: store.next_epoch().await?,
+        worker,
+        max_held_bytes: start.process.max_held_bytes,
+        reconnect_grace: std::time::Duration::from_secs(60),
+        endpoint_version: prepared.protocol_version().to_owned(),
+        metrics: Arc::clone(metrics),
+        link: facts.link(keys.authority_key)?,
+        cluster: Some(Cluster::new(facts.deployment(endpoint_id))),
+        release: facts.release(),
+    })
+    .await?;
+    probes.set_ready();
+    announce(endpoint_id, start.options.detached);
+
+    super::RUNNING.store(true, std::sync::atomic::Ordering::Relaxed);
+    let catching_up = async {
+        if without_service.is_some() {
+            prepared.catch_up(endpoint_id).await;
+            if let Some(said) = &without_service {
+                shown.board.clear_error(said);
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let hosting = host(
+        Hosted {
+            directory: start.directory,
+            base: start.base,
+            max_user_endpoints: start.process.max_user_endpoints,
+            endpoint_id,
+            registered,
+            owner,
+            restored: known.is_some(),
+            store,
+            environment,
+            prepared: &prepared,
+        },
+        shown,
+        stop,
+    );
+    tokio::select! {
+        outcome = hosting => outcome?,
+        () = catching_up => {}
+    }
+    tracing::info!(%endpoint_id, "the endpoint has ended");
+    Ok(())
+}
+
+/// What an endpoint is hosted with.
+struct Hosted<'a> {
+    directory: EndpointDirectory,
+    base: PathBuf,
+    max_user_endpoints: usize,
+    endpoint_id: Uuid,
+    registered: Registered,
+    owner: BTreeSet<Uuid>,
+    restored: bool,
+    store: Arc<StateStore>,
+    environment: Arc<Environment>,
+    prepared: &'a Prepared,
+}
+
+/// Runs the endpoint until it ends.
+async fn host(hosted: Hosted<'_>, shown: &Shown, stop: watch::Receiver<Option<Stop>>) -> Result<(), CliError> {
+    let Hosted {
+        directory,
+        base,
+        max_user_endpoints,
+        endpoint_id,
+        registered,
+        owner,
+        restored,
+        store,
+        environment,
+        prepared,
+    } = hosted;
+    let (board, metrics) = (Arc::clone(&shown.board), Arc::clone(&shown.metrics));
+    match (registered, prepared.configuration()) {
+        (
+            Registered::Template {
+                commands, heartbeats, ..
+            },
+            Configuration::Template(config),
+        ) => {
+            TemplateEndpoint {
+                directory,
+                base,
+                config: config.clone(),
+                max_user_endpoints,
+                endpoint_id,
+                owner,
+                commands,
+                heartbeats,
+                store,
+                environment,
+                board,
+                metrics,
+            }
+            .run(stop, || async {
+                match prepared.renew(endpoint_id).await {
+                    Some(Registered::Template {
+                        commands, heartbeats, ..
+                    }) => Some((commands, heartbeats)),
+                    Some(Registered::Direct(_)) | None => None,
+                }
+            })
+            .await;
+        }
+        (Registered::Direct(credentials), Configuration::Direct(config)) => {
+            let mut config = config.clone();
+            config.environment = user_environment(&directory);
+            let ended = DirectEndpoint {
+                directory,
+                config,
+                config_text: prepared.config_text().to_owned(),
+                credentials,
+                restored,
+                environment,
+                board,
+                metrics,
+            }
+            .run(stop, || async {
+                match prepared.renew(endpoint_id).await {
+                    Some(Registered::Direct(credentials)) => Some(credentials),
+                    Some(Registered::Template { .. }) | None => None,
+                }
+            })
+            .await;
+            if let Ended::Failed(reason) = ended {
+                return Err(CliError::said(
+                    format!("The endpoint failed: {reason}"),
+                    exit_code::ERROR,
+                ));
+            }
+        }
+        (Registered::Template { .. } | Registered::Direct(_), _) => {
+            return Err(CliError::said(
+                "Invalid or unexpected registration data structure",
+                exit_code::SOFTWARE,
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn id_of(registered: &Registered) -> Uuid {
+    match registered {
+        Registered::Template { endpoint_id, .. } => *endpoint_id,
+        Registered::Direct(credentials) => credentials.endpoint_id,
+    }
+}
+
+fn check_id(expected: Option<Uuid>, received: Uuid) -> Result<(), CliError> {
+    match expected {
+        Some(expected) if expected != received => Err(CliError::said(
+            format!(
+                "Unexpected response from server: mismatched endpoint id.\n  Expected: {expected}, received: {received}"
+            ),
+            exit_code::SOFTWARE,
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Tells who started it that it runs: a person by a line, `endpoint start --detach` by the end of the output.
+fn announce(endpoint_id: Uuid, detached: bool) {
+    if detached {
+        print(&endpoint_id.to_string());
+        let _ = std::io::stdout().flush();
+        detach::let_go();
+    } else if std::io::stdout().is_terminal() {
+        print(&format!(
+            "\n        >>> Endpoint ID: {endpoint_id} <<<\n\n  (Ctrl-C stops the endpoint)\n"
+        ));
+    }
+}
+
+/// The worker executable: `WAYPOST_WORKER`, or `worker` beside this one. An endpoint whose workers run in pods may do
+/// without.
+fn worker_executable(in_pods: bool) -> Result<PathBuf, CliError> {
+    let path = match variable("WAYPOST_WORKER").filter(|path| !path.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => std::env::current_exe()
+            .map(|own| own.with_file_name("worker"))
+            .unwrap_or_else(|_| PathBuf::from("worker")),
+    };
+    if in_pods || path.is_file() {
+        Ok(path)
+    } else {
+        Err(CliError::said(
+            format!(
+                "there is no worker executable at {}; put it beside `endpoint`, or name it by WAYPOST_WORKER",
+                path.display()
+            ),
+            exit_code::ERROR,
+        ))
+    }
+}
