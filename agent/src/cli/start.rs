@@ -167,20 +167,30 @@ async fn run(start: Start) -> Result<Outcome, CliError> {
     });
     shown.serve(&start, &orders, in_pod.then(|| Arc::clone(&store)))?;
 
-    let mut stop = orders.stop();
     let mut early_stop = orders.stop();
-    if in_pod && patiently(|| store.is_stopped()).await? {
+    let stopped = async {
+        if in_pod {
+            patiently(|| store.is_stopped()).await
+        } else {
+            Ok(false)
+        }
+    };
+    let stopped = tokio::select! {
+        stopped = stopped => stopped?,
+        () = orders.ended() => return Ok(Outcome::Ended),
+    };
+    if stopped {
         tracing::info!("the endpoint was stopped; the agent waits for `endpoint start`");
-        return Ok(idle(&shown, &orders, &mut stop).await);
+        return Ok(idle(&shown, &orders).await);
     }
     tokio::select! {
-        outcome = bring_up(start, &shown, store, stop.clone()) => outcome?,
+        outcome = bring_up(start, &shown, store, orders.stop()) => outcome?,
         // Until the endpoint runs there is nothing to bring to an end; after that it watches for itself.
         () = stopped_before_running(&mut early_stop) => {}
     }
     if orders.stays() {
         tracing::info!("the endpoint is stopped; the agent waits for `endpoint start`");
-        return Ok(idle(&shown, &orders, &mut stop).await);
+        return Ok(idle(&shown, &orders).await);
     }
     Ok(Outcome::Ended)
 }
@@ -217,14 +227,12 @@ where
 }
 
 /// Does nothing, and says so, until the endpoint is to start again or the process to end.
-async fn idle(shown: &Shown, orders: &Orders, stop: &mut watch::Receiver<Option<Stop>>) -> Outcome {
+async fn idle(shown: &Shown, orders: &Orders) -> Outcome {
     shown.board.set_stopped();
     shown.probes.set_ready();
-    stop.mark_unchanged();
     tokio::select! {
         () = orders.started() => Outcome::Again,
-        // The stop that brought it here was the one before.
-        _ = stop.changed() => Outcome::Ended,
+        () = orders.ended() => Outcome::Ended,
     }
 }
 

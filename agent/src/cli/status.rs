@@ -120,14 +120,27 @@ fn describe(status: &Value) -> String {
             text(&one["tasks_settled"])
         );
         for block in one["blocks"].as_array().unwrap_or(&none) {
-            let _ = writeln!(
+            let _ = write!(
                 out,
-                "    block          {}: {}, {} of {} slots busy",
+                "    block          {}: {}",
                 text(&block["name"]),
-                text(&block["state"]),
-                text(&block["busy"]),
-                text(&block["slots"])
+                text(&block["state"])
             );
+            if !block["node"].is_null() {
+                let _ = write!(out, " on {}", text(&block["node"]));
+            }
+            if block["slots"] != 0 {
+                let _ = write!(
+                    out,
+                    ", {} of {} slots busy",
+                    text(&block["busy"]),
+                    text(&block["slots"])
+                );
+            }
+            out.push('\n');
+            if !block["waiting"].is_null() {
+                let _ = writeln!(out, "                   waits: {}", text(&block["waiting"]));
+            }
         }
         if !one["last_error"].is_null() {
             let _ = writeln!(out, "    last error     {}", text(&one["last_error"]));
@@ -154,6 +167,31 @@ mod tests {
     fn an_endpoint_that_does_not_run_is_described_in_two_lines() {
         let status = serde_json::to_value(EndpointStatus::stopped("mine", None)).unwrap();
         assert_eq!(describe(&status), "mine: initialized\n  endpoint id      -\n");
+    }
+
+    #[test]
+    fn a_block_is_shown_with_its_node_or_with_what_it_waits_for() {
+        let block = |node: Value, waiting: Value, slots: u32| {
+            serde_json::json!({"name": "my-12345678-3-1", "state": "pending", "busy": 0, "slots": slots, "node": node,
+                "waiting": waiting})
+        };
+        let status = serde_json::json!({
+            "name": "mine", "state": "running", "pid": 1, "kind": "direct", "user_endpoints": [{
+                "name": "mine", "state": "running", "broker": "consuming", "blocks": [
+                    block("node-1".into(), Value::Null, 2),
+                    block(Value::Null, "no node takes the pod: 0/1 nodes are available".into(), 0),
+                ],
+            }],
+        });
+        let text = describe(&status);
+        assert!(
+            text.contains("my-12345678-3-1: pending on node-1, 0 of 2 slots busy\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("my-12345678-3-1: pending\n                   waits: no node takes the pod: 0/1"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -40,10 +40,13 @@ pub fn validate(schema: &Value, options: &Value) -> Result<(), SchemaError> {
         .iter_errors(options)
         .map(|error| {
             let path = error.instance_path().to_string();
-            if path.is_empty() {
-                error.to_string()
-            } else {
-                format!("{} (at {path})", error)
+            let mut text = error.to_string();
+            if !path.is_empty() {
+                text = format!("{text} (at {path})");
+            }
+            match described(schema, &error.schema_path().to_string()) {
+                Some(description) => format!("{text}: {description}"),
+                None => text,
             }
         })
         .collect();
@@ -52,6 +55,15 @@ pub fn validate(schema: &Value, options: &Value) -> Result<(), SchemaError> {
     } else {
         Err(SchemaError::Options(problems))
     }
+}
+
+/// What the schema says about the option whose rule was broken: a pattern alone explains nothing to a submitter.
+fn described<'a>(schema: &'a Value, rule: &str) -> Option<&'a str> {
+    let (option, _) = rule.rsplit_once('/')?;
+    if option.is_empty() {
+        return None;
+    }
+    schema.pointer(option)?.get("description")?.as_str()
 }
 
 #[cfg(test)]
@@ -67,6 +79,16 @@ mod tests {
         validate(&schema, &json!({"a": 1, "b": 2})).unwrap();
         let problems = validate(&schema, &json!({"a": "x"})).unwrap_err().to_string();
         assert!(problems.contains("integer") && problems.contains("\"b\""), "{problems}");
+    }
+
+    #[test]
+    fn an_option_that_breaks_a_rule_is_explained_by_its_description() {
+        let schema = read(
+            r#"{"type": "object", "properties": {"a": {"type": "string", "pattern": "^x$", "description": "an x"}}}"#,
+        )
+        .unwrap();
+        let problems = validate(&schema, &json!({"a": "y"})).unwrap_err().to_string();
+        assert!(problems.ends_with("(at /a): an x"), "{problems}");
     }
 
     #[test]

@@ -264,6 +264,68 @@ mod tests {
         assert_eq!(provider.worker_init, "echo \"a\"\necho b # c");
     }
 
+    /// The example of blocks of CPUs and of GPUs side by side, as an endpoint's files.
+    fn example() -> (tempfile::TempDir, EndpointDirectory) {
+        let (base, directory) = configured();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/kubernetes");
+        for (name, file) in [
+            ("user_config_template.yaml.j2", directory.template_file(None)),
+            ("user_config_schema.json", directory.schema_file(None)),
+        ] {
+            fs::copy(folder.join(name), file).unwrap();
+        }
+        (base, directory)
+    }
+
+    #[test]
+    fn the_submitter_chooses_between_blocks_of_cpus_and_of_gpus() {
+        let (_base, directory) = example();
+        let manager = ManagerConfig::default();
+        let engine = |options: Json| {
+            let request = request(&options, &Json::Null);
+            let engine = rendered(&directory, &manager, &request).unwrap().config.engine;
+            let ProviderConfig::Kubernetes(provider) = engine.provider.clone() else {
+                panic!("the example launches pods")
+            };
+            (engine, provider)
+        };
+        let (cpu, provider) = engine(json!({"image": "python:3.12", "cores": 4}));
+        assert_eq!((cpu.label.as_deref(), cpu.max_workers_per_node), (Some("cpu"), Some(4)));
+        assert_eq!((provider.max_cpu.text(), provider.init_mem.text()), ("4", "2Gi"));
+        assert!(provider.accelerators.is_none() && provider.tolerations.is_empty());
+        let (gpu, provider) =
+            engine(json!({"image": "registry:5000/torch:2.7", "gpus": 2, "worker_init": "echo \"a\""}));
+        assert_eq!((gpu.label.as_deref(), gpu.max_workers_per_node), (Some("gpu"), Some(2)));
+        assert_eq!(gpu.available_accelerators, ["0", "1"]);
+        assert_eq!(provider.image, "registry:5000/torch:2.7");
+        assert_eq!(provider.worker_init, "echo \"a\"");
+        assert_eq!(provider.tolerations.len(), 1);
+    }
+
+    #[test]
+    fn options_out_of_range_are_refused_with_what_may_be_asked_for() {
+        let (_base, directory) = example();
+        let manager = ManagerConfig::default();
+        for (options, named) in [
+            (json!({}), "\"image\" is a required property"),
+            (
+                json!({"image": "python"}),
+                "with a tag or a digest, such as python:3.12",
+            ),
+            (json!({"image": "registry:5000/python"}), "with a tag or a digest"),
+            (json!({"image": "a:1", "cores": 17}), "cores of a pod, 1 to 16"),
+            (
+                json!({"image": "a:1", "memory_gib": 0}),
+                "memory of a pod in GiB, 1 to 64",
+            ),
+            (json!({"image": "a:1", "gpus": 9}), "GPUs of a pod, 0 to 4"),
+            (json!({"image": "a:1", "host_network": true}), "host_network"),
+        ] {
+            let error = rendered(&directory, &manager, &request(&options, &Json::Null)).unwrap_err();
+            assert!(error.contains(named), "{options}: {error}");
+        }
+    }
+
     #[test]
     fn options_that_do_not_meet_the_schema_are_refused_in_words() {
         let (_base, directory) = configured();

@@ -255,3 +255,65 @@ fn a_detached_start_that_fails_says_why_and_with_its_code() {
     assert_eq!(output.status.code(), Some(69), "{}", text(&output));
     assert!(text(&output).contains("locked"), "{}", text(&output));
 }
+
+#[test]
+fn an_endpoint_that_was_registered_before_starts_while_the_service_is_away() {
+    let service = Service::start([registered(ID)]);
+    let user = User::of(&service.url());
+    user.configure("mine", DIRECT);
+    let output = user.run(&["start", "mine", "--detach"]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(user.status("mine")["last_error"].is_null());
+    assert!(user.run(&["stop", "mine"]).status.success());
+
+    let user = user.with("WAYPOST_SERVICE_URL", "http://127.0.0.1:1");
+    let output = user.run(&["start", "mine", "--detach"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let status = user.status("mine");
+    assert_eq!(status["endpoint_id"], ID);
+    let error = status["last_error"].as_str().unwrap();
+    assert!(error.contains("the service is away"), "{error}");
+    assert!(user.run(&["stop", "mine"]).status.success());
+    let log = std::fs::read_to_string(user.file("mine", "endpoint.log")).unwrap();
+    assert!(!log.contains("hidden"), "{log}");
+}
+
+#[test]
+fn an_endpoint_that_the_service_refuses_does_not_go_on_with_what_it_was_once_told() {
+    let service = Service::start([registered(ID), (423, json!({"reason": "locked"}))]);
+    let user = User::of(&service.url());
+    user.configure("mine", DIRECT);
+    assert!(user.run(&["start", "mine", "--detach"]).status.success());
+    assert!(user.run(&["stop", "mine"]).status.success());
+    let output = user.run(&["start", "mine"]);
+    assert_eq!(output.status.code(), Some(69), "{}", text(&output));
+}
+
+#[test]
+fn the_first_registration_needs_the_service() {
+    let user = User::of("http://127.0.0.1:1");
+    user.configure("mine", DIRECT);
+    let output = user.run(&["start", "mine"]);
+    assert_eq!(output.status.code(), Some(75), "{}", text(&output));
+    assert!(text(&output).contains("due to a network error"), "{}", text(&output));
+}
+
+#[test]
+fn a_deployment_that_can_not_work_is_refused_before_anything_is_called() {
+    let service = Service::start([registered(ID)]);
+    for (variables, named) in [
+        (&[("WAYPOST_LINK_LISTEN", "0.0.0.0:5800")][..], "WAYPOST_LINK_SERVICE"),
+        (&[("WAYPOST_LINK_LISTEN", "5800")], "WAYPOST_LINK_LISTEN"),
+        (&[("WAYPOST_STATE_SECRET", "state")], "WAYPOST_NAMESPACE"),
+    ] {
+        let mut user = User::of(&service.url());
+        for (name, value) in variables {
+            user = user.with(name, value);
+        }
+        user.configure("mine", DIRECT);
+        let output = user.run(&["start", "mine"]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(named), "{}", text(&output));
+    }
+    assert!(service.requests("/v3/endpoints").is_empty());
+}

@@ -20,6 +20,7 @@ pub(super) struct Orders {
     /// `endpoint stop` in a pod: the endpoint stops, and the process stays.
     stays: AtomicBool,
     start: Notify,
+    end: Notify,
 }
 
 impl Orders {
@@ -28,6 +29,7 @@ impl Orders {
             stop: watch::channel(None).0,
             stays: AtomicBool::new(false),
             start: Notify::new(),
+            end: Notify::new(),
         })
     }
 
@@ -39,6 +41,11 @@ impl Orders {
     /// Whether the process is to stay when the endpoint has ended.
     pub(super) fn stays(&self) -> bool {
         self.stays.load(Ordering::Relaxed)
+    }
+
+    /// Waits until a process that stayed is told to end, however long ago that was.
+    pub(super) async fn ended(&self) {
+        self.end.notified().await;
     }
 
     /// Waits until a process that stayed is told to start the endpoint again.
@@ -79,6 +86,7 @@ impl Orders {
                 );
                 orders.stays.store(false, Ordering::Relaxed);
                 orders.stop.send_replace(Some(how));
+                orders.end.notify_one();
             }
         });
         Ok(())
