@@ -86,13 +86,12 @@ impl Scaler {
     /// What is wanted, and the `init_blocks` until they were there once.
     pub(crate) fn with_initial(&mut self, scaling: &Scaling, wanted: u32, live: u32) -> u32 {
         let initial = scaling.init_blocks.min(scaling.max_blocks);
-        let wanted = if self.initial_reached {
+        self.initial_reached |= live >= initial;
+        if self.initial_reached {
             wanted
         } else {
             wanted.max(initial)
-        };
-        self.initial_reached |= live >= initial;
-        wanted
+        }
     }
 
     /// How many more blocks to start now.
@@ -340,7 +339,7 @@ mod tests {
         };
         let mut scaler = Scaler::default();
         assert_eq!(scaler.with_initial(&scaling, 0, 0), 2);
-        assert_eq!(scaler.with_initial(&scaling, 0, 2), 2);
+        assert_eq!(scaler.with_initial(&scaling, 0, 2), 0);
         assert_eq!(scaler.with_initial(&scaling, 0, 0), 0);
     }
 

@@ -336,6 +336,25 @@ fn blocks_of_an_earlier_life_are_taken_over_and_counted() {
 }
 
 #[test]
+fn an_idle_block_of_an_earlier_life_is_ended_though_nothing_else_ever_happens() {
+    let mut it = Recorder::new(
+        scaling(Scaling {
+            init_blocks: 1,
+            ..up_to(1)
+        }),
+        vec![],
+    );
+    it.give(Input::BlocksListed {
+        blocks: vec![old_block(0)],
+    });
+    it.worker(1, old_block(0), 2);
+    it.seconds(300);
+    it.consume();
+    it.seconds(5);
+    it.expect(["drain w1"]);
+}
+
+#[test]
 fn nothing_is_created_or_deleted_while_somebody_else_may_hold_the_queue() {
     let mut it = Recorder::started(scaling(up_to(2)));
     it.deliver(1);

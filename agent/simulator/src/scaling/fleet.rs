@@ -72,8 +72,8 @@ pub struct Record {
     pub starts: Vec<Duration>,
     /// When they were told to end.
     pub stops: Vec<Duration>,
-    /// Pods that came and went without having run a task: started, or ended, for nothing.
-    pub flaps: usize,
+    /// Pods that came and went without having run a task: started for nothing.
+    pub unused: usize,
     /// What there was at each change.
     pub samples: Vec<Sample>,
 }
@@ -141,7 +141,7 @@ impl<'a> Fleet<'a> {
             Happening::Gone(pod) => {
                 if let Some(pod) = self.pods.remove(&pod) {
                     self.record.pod_time += at - pod.asked;
-                    self.record.flaps += usize::from(!pod.has_run);
+                    self.record.unused += usize::from(!pod.has_run);
                 }
             }
             Happening::Wake => return Some(happening),

@@ -61,12 +61,6 @@ impl Rule {
             Self::KubeSimple => "`KubeSimpleStrategy`",
         }
     }
-
-    /// Whether it is one of ours.
-    #[must_use]
-    pub const fn is_ours(self) -> bool {
-        matches!(self, Self::Waypost | Self::WaypostHasty)
-    }
 }
 
 /// Plays a load under a rule.

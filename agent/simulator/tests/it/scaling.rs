@@ -3,16 +3,6 @@
 use waypost_simulator::scaling::{Rule, loads, page, play, plot};
 
 #[test]
-fn our_rules_flap_nowhere() {
-    for load in loads() {
-        for rule in Rule::ALL.into_iter().filter(|rule| rule.is_ours()) {
-            let record = play(&load, rule);
-            assert_eq!(record.flaps, 0, "{rule:?} under {}", load.name);
-        }
-    }
-}
-
-#[test]
 fn one_long_task_keeps_no_more_pods_than_it_needs() {
     let loads = loads();
     let straggler = loads.iter().find(|load| load.name == "straggler");
