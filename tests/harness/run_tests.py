@@ -86,7 +86,9 @@ def run_stages(keeper: Keeper, stages: list[Stage]) -> list[Outcome]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./test", description="Runs Waypost's tests.")
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help="stages to run; all if none is named")
+    parser.add_argument(
+        "stages", nargs="*", metavar="STAGE", help="stages to run; if none is named, all but those on request"
+    )
     parser.add_argument("--list", action="store_true", help="name the stages and end")
     arguments = parser.parse_args()
     known = {stage.name: stage for stage in STAGES}
@@ -97,7 +99,12 @@ def main() -> int:
     unknown = [name for name in arguments.stages if name not in known]
     if unknown:
         parser.error(f"no stage is called {unknown[0]}; there are {', '.join(known)}")
-    stages: list[Stage] = [known[name] for name in arguments.stages] or STAGES
+    stages: list[Stage] = [known[name] for name in arguments.stages] or [
+        stage for stage in STAGES if not stage.on_request
+    ]
+    for stage in STAGES:
+        if stage not in stages and not arguments.stages:
+            print(f"{stage.name:<18} runs only when it is named: ./test {stage.name}", flush=True)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupted)
     start = time.monotonic()
