@@ -9,6 +9,7 @@
 //! closed nobody can say any more, and the entry is published once more: a task may then arrive twice, under one id.
 
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,21 +94,23 @@ pub(crate) async fn hand_over(app: &Arc<App>, live: &Arc<Live>, command: Option<
 /// # Errors
 /// [`WorkError`]: the store or the broker failed; the sweep will publish what is left.
 async fn publish(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), WorkError> {
-    let mut publishing = std::pin::pin!(publish_all(app, live, entries));
-    loop {
-        tokio::select! {
-            outcome = &mut publishing => return outcome,
-            () = tokio::time::sleep(RENEWAL) => renew(app, entries).await,
-        }
+    // Both go on at once: a publish that is not polled while claims are renewed may have been given the one connection
+    // that the renewal waits for.
+    tokio::select! {
+        outcome = publish_all(app, live, entries) => outcome,
+        never = keep_claimed(app, entries) => match never {},
     }
 }
 
 /// Goes on claiming entries; what is confirmed meanwhile has none.
-async fn renew(app: &App, entries: &[OutboxEntry]) {
+async fn keep_claimed(app: &App, entries: &[OutboxEntry]) -> Infallible {
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.task_id).collect();
-    let until = clock::now().saturating_add(clock::milliseconds(CLAIM));
-    if let Err(error) = app.store.renew_claims(&ids, until).await {
-        tracing::warn!(%error, tasks = ids.len(), "tasks in doubt may be published twice: their claims can't be renewed");
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        let until = clock::now().saturating_add(clock::milliseconds(CLAIM));
+        if let Err(error) = app.store.renew_claims(&ids, until).await {
+            tracing::warn!(%error, tasks = ids.len(), "tasks in doubt may be published twice: their claims can't be renewed");
+        }
     }
 }
 
