@@ -20,12 +20,15 @@ use waypost_protocol::{HEADER_FUNCTION, HEADER_RESOURCES, HEADER_SERIALIZERS, HE
 
 use crate::app::{App, WorkError};
 use crate::broker::{Live, Outgoing, Published, endpoint_queue, persistent};
-use crate::clock;
-use crate::store::{EndpointKind, OutboxEntry};
+use crate::clock::{self, Milliseconds};
+use crate::store::{EndpointKind, OutboxEntry, Store};
 use crate::user_endpoints;
 
 /// For so long nobody but the replica that claims an entry publishes it. A living replica renews its claims.
-pub(crate) const CLAIM: Duration = Duration::from_secs(10);
+const CLAIM: Duration = Duration::from_secs(10);
+/// The same in a process that has its database for itself. Nobody else could publish, and at its start it ends all
+/// claims: it need not renew them, for which SQLite would write each payload again.
+const CLAIM_ALONE: Duration = Duration::from_secs(600);
 /// How often a replica renews the claims of what it is publishing.
 const RENEWAL: Duration = Duration::from_secs(3);
 /// For so long a submit waits for the broker's confirms. Its tasks are accepted all the same, and a client that gave up
@@ -37,6 +40,12 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(5);
 const PART_BYTES: usize = 32 << 20;
 /// Entries that are taken over at once.
 const SWEEP_LIMIT: i64 = 200;
+
+/// Until when an entry that is claimed now is claimed.
+pub(crate) fn claimed_until(store: &Store) -> Milliseconds {
+    let claim = if store.is_shared() { CLAIM } else { CLAIM_ALONE };
+    clock::now().saturating_add(clock::milliseconds(claim))
+}
 
 /// The message that carries a task. User endpoints and direct endpoints have the same kind of queue.
 pub(crate) fn task_message(entry: &OutboxEntry) -> Outgoing {
@@ -94,6 +103,13 @@ pub(crate) async fn hand_over(app: &Arc<App>, live: &Arc<Live>, command: Option<
 /// # Errors
 /// [`WorkError`]: the store or the broker failed; the sweep will publish what is left.
 async fn publish(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), WorkError> {
+    if !app.store.is_shared() {
+        let outcome = publish_all(app, live, entries).await;
+        if outcome.is_err() {
+            ask_again_soon(app, entries.iter().map(|entry| entry.task_id).collect()).await;
+        }
+        return outcome;
+    }
     // Both go on at once: a publish that is not polled while claims are renewed may have been given the one connection
     // that the renewal waits for.
     tokio::select! {
@@ -111,6 +127,14 @@ async fn keep_claimed(app: &App, entries: &[OutboxEntry]) -> Infallible {
         if let Err(error) = app.store.renew_claims(&ids, until).await {
             tracing::warn!(%error, tasks = ids.len(), "tasks in doubt may be published twice: their claims can't be renewed");
         }
+    }
+}
+
+/// Leaves entries to the sweep after the time of a short claim.
+async fn ask_again_soon(app: &App, ids: Vec<Uuid>) {
+    let until = clock::now().saturating_add(clock::milliseconds(CLAIM));
+    if let Err(error) = app.store.renew_claims(&ids, until).await {
+        tracing::warn!(%error, tasks = ids.len(), "tasks that could not be published wait for the end of their claims");
     }
 }
 
@@ -142,6 +166,7 @@ async fn publish_part(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result
     let outcomes = live.publisher.publish(&messages).await;
     let mut confirmed: Vec<Uuid> = Vec::with_capacity(entries.len());
     let mut unknown: Vec<Uuid> = Vec::new();
+    let mut refused: Vec<Uuid> = Vec::new();
     let mut homeless: HashSet<Uuid> = HashSet::new();
     for (entry, outcome) in entries.iter().zip(outcomes) {
         match outcome {
@@ -151,7 +176,7 @@ async fn publish_part(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result
             }
             Published::Unknown => unknown.push(entry.task_id),
             // The broker takes no more for now; the claim's end is the time to ask again.
-            Published::Refused => {}
+            Published::Refused => refused.push(entry.task_id),
         }
     }
     app.store.settle_outbox(&confirmed, clock::now()).await?;
@@ -160,6 +185,9 @@ async fn publish_part(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result
         // Their channel is closed: whoever has the next one may publish them.
         app.store.renew_claims(&unknown, 0).await?;
         app.left_over.notify_one();
+    }
+    if !refused.is_empty() {
+        ask_again_soon(app, refused).await;
     }
     for id in homeless {
         restore_queue(app, live, id).await?;
@@ -204,7 +232,7 @@ pub(crate) async fn sweep(app: Arc<App>, stop: CancellationToken) {
 async fn pass(app: &App, live: &Live) -> Result<(), WorkError> {
     loop {
         let now = clock::now();
-        let until = now.saturating_add(clock::milliseconds(CLAIM));
+        let until = claimed_until(&app.store);
         let entries = app.store.claim_outbox(now, until, SWEEP_LIMIT).await?;
         if entries.is_empty() {
             return Ok(());

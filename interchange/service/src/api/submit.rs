@@ -90,7 +90,7 @@ async fn submit(
             .map(|specification| Value::Object(specification).to_string()),
         result_serializers: body.result_serializers.unwrap_or_default(),
         received_at: now,
-        claimed_until: now.saturating_add(clock::milliseconds(outbox::CLAIM)),
+        claimed_until: outbox::claimed_until(&app.store),
     };
     app.store.submit(&submission, &tasks).await?;
     app.metrics.tasks_submitted.inc_by(tasks.len() as u64);
