@@ -247,7 +247,7 @@ fn provider(
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn a_pod_comes_with_its_secret_and_both_go() {
     let mut world = World::begin(|_| {}).await;
     let outcome = world.started().await;
@@ -269,7 +269,7 @@ async fn a_pod_comes_with_its_secret_and_both_go() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn a_worker_that_dies_at_once_is_told_with_its_last_lines_and_its_pod_is_removed() {
     let mut world =
         World::begin(|config| config.worker_init = "echo no such module $(echo here) $$; exit 3".to_owned()).await;
@@ -285,7 +285,7 @@ async fn a_worker_that_dies_at_once_is_told_with_its_last_lines_and_its_pod_is_r
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn an_out_of_memory_kill_is_told_with_limit_and_node() {
     let hog = "exec python3 -c \"a = b'x' * (1 << 30)\"".to_owned();
     let mut world = World::begin(|config| config.worker_init = hog).await;
@@ -303,7 +303,7 @@ async fn an_out_of_memory_kill_is_told_with_limit_and_node() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn a_worker_that_ends_beside_a_sidecar_that_does_not_is_removed_at_once() {
     let sidecar = json!([{"name": "proxy", "image": variable("WAYPOST_TEST_IMAGE"), "imagePullPolicy": "Never",
                           "command": ["sleep", "1000"]}]);
@@ -317,7 +317,7 @@ async fn a_worker_that_ends_beside_a_sidecar_that_does_not_is_removed_at_once() 
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn a_pod_that_no_node_takes_says_the_schedulers_words_and_an_event_does() {
     let mut world = World::begin(|config| {
         config
@@ -346,7 +346,7 @@ async fn a_pod_that_no_node_takes_says_the_schedulers_words_and_an_event_does() 
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn images_and_secrets_that_are_not_there_are_told_apart_by_whether_they_may_come() {
     let mut world = World::begin(|config| config.image = "localhost/no-such:image".to_owned()).await;
     let never = world.waiting(WaitingCause::Never).await;
@@ -384,7 +384,7 @@ async fn images_and_secrets_that_are_not_there_are_told_apart_by_whether_they_ma
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn a_pod_deleted_by_hand_and_one_evicted_are_told_while_they_end_and_after() {
     let mut world = World::begin(|_| {}).await;
     world.running(FIRST).await;
@@ -409,7 +409,7 @@ async fn a_pod_deleted_by_hand_and_one_evicted_are_told_while_they_end_and_after
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn a_quota_is_told_in_words_and_leaves_nothing() {
     let mut world = World::new(|_| {}).await;
     let quota: ResourceQuota =
@@ -444,7 +444,7 @@ async fn a_quota_is_told_in_words_and_leaves_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn a_missing_permission_is_told_by_its_verb_and_resource() {
     let world = World::new(|_| {}).await;
     let mut config = Config::infer().await.unwrap();
@@ -463,7 +463,7 @@ async fn a_missing_permission_is_told_by_its_verb_and_resource() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn the_defaults_pass_the_restricted_standard_and_what_can_never_be_is_refused_at_the_start() {
     let restricted = json!({"pod-security.kubernetes.io/enforce": "restricted"});
     let mut world = World::labelled(restricted.clone(), |_| {}).await;
@@ -494,7 +494,7 @@ async fn the_defaults_pass_the_restricted_standard_and_what_can_never_be_is_refu
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn the_next_agent_finds_the_blocks_of_the_one_before_and_what_became_of_them() {
     let mut world = World::begin(|_| {}).await;
     world.running(FIRST).await;
@@ -519,7 +519,7 @@ async fn the_next_agent_finds_the_blocks_of_the_one_before_and_what_became_of_th
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn so_many_failed_pods_are_kept_as_are_asked_for() {
     let mut world = World::begin(|config| {
         config.worker_init = "exit 1".to_owned();
@@ -539,7 +539,7 @@ async fn so_many_failed_pods_are_kept_as_are_asked_for() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn deleting_the_anchor_deletes_everything_of_the_endpoint() {
     let mut world = World::begin(|_| {}).await;
     world.running(FIRST).await;
@@ -555,7 +555,7 @@ async fn deleting_the_anchor_deletes_everything_of_the_endpoint() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn autoscalers_are_told_which_pods_are_busy() {
     let mut world = World::begin(|_| {}).await;
     world.running(FIRST).await;
@@ -589,7 +589,7 @@ async fn autoscalers_are_told_which_pods_are_busy() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster"]
+#[ignore = "run by ./test cluster"]
 async fn a_preempted_pod_is_told_to_be() {
     let mut world = World::new(|config| {
         config

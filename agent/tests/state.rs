@@ -176,7 +176,7 @@ async fn user_endpoints_come_back_from_a_folder() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster: ./test cluster"]
+#[ignore = "run by ./test cluster"]
 async fn everything_comes_back_from_a_secret() {
     let place = InSecret::new().await;
     everything_comes_back(&place).await;
@@ -184,7 +184,7 @@ async fn everything_comes_back_from_a_secret() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster: ./test cluster"]
+#[ignore = "run by ./test cluster"]
 async fn user_endpoints_come_back_from_a_secret() {
     let place = InSecret::new().await;
     user_endpoints_come_back_until_they_are_removed(&place).await;
@@ -192,7 +192,7 @@ async fn user_endpoints_come_back_from_a_secret() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster: ./test cluster"]
+#[ignore = "run by ./test cluster"]
 async fn two_agents_at_one_secret_overwrite_nothing_of_each_other() {
     let place = InSecret::new().await;
     let (one, other) = (place.open().await, place.open().await);
@@ -223,7 +223,7 @@ async fn two_agents_at_one_secret_overwrite_nothing_of_each_other() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster: ./test cluster"]
+#[ignore = "run by ./test cluster"]
 async fn what_a_secret_can_not_hold_is_refused_in_words_and_hurts_nothing() {
     let place = InSecret::new().await;
     let store = place.open().await;
@@ -241,7 +241,7 @@ async fn what_a_secret_can_not_hold_is_refused_in_words_and_hurts_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "needs a cluster: ./test cluster"]
+#[ignore = "run by ./test cluster"]
 async fn a_secret_that_is_not_there_is_named() {
     let place = InSecret::new().await;
     let folder = tempfile::tempdir().unwrap();

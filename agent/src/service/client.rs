@@ -50,6 +50,15 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
+    /// Whether nobody answered: neither the service, nor the one who gives tokens for it.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable { .. } | Self::Auth(AuthError::Unreachable { .. })
+        )
+    }
+
     /// Whether the same call may succeed later: the service, or what is in front of it, is away.
     #[must_use]
     pub fn is_passing(&self) -> bool {

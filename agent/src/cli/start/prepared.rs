@@ -239,7 +239,7 @@ fn complained(error: ServiceError) -> CliError {
 }
 
 fn explain(error: ServiceError) -> CliError {
-    if !matches!(error, ServiceError::Unreachable { .. }) {
+    if !error.is_unreachable() {
         return CliError::from(error);
     }
     CliError::said(
