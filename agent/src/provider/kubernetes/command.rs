@@ -48,7 +48,7 @@ pub(super) fn script(settings: &KubernetesSettings, block: &str) -> String {
             ("--ca-file", format!("{LINK_FOLDER}/{CERTIFICATE}")),
             ("--token-file", format!("{LINK_FOLDER}/{TOKEN}")),
             ("--block", block.to_owned()),
-            ("--working-directory", format!("{HOME}/{}", settings.working_directory)),
+            ("--working-directory", working_directory(settings)),
             ("--grace", grace.as_secs().to_string()),
         ]
         .into_iter()
@@ -58,6 +58,15 @@ pub(super) fn script(settings: &KubernetesSettings, block: &str) -> String {
         let _ = write!(script, " {}", quote(option));
     }
     unexpanded(&script)
+}
+
+/// An absolute path is one of the pod's, such as that of a volume.
+fn working_directory(settings: &KubernetesSettings) -> String {
+    if settings.working_directory.starts_with('/') {
+        settings.working_directory.clone()
+    } else {
+        format!("{HOME}/{}", settings.working_directory)
+    }
 }
 
 /// As Kubernetes gives it to the shell unchanged: in arguments it reads `$(NAME)` and `$$` itself.

@@ -12,7 +12,7 @@ use waypost_engine::{BlockEnd, BlockEndKind, BlockId, Waiting};
 use super::api::{ApiError, call};
 use super::cluster::Cluster;
 use super::pod::{self, Particulars};
-use super::{KubernetesSettings, explain, labels, refusal, secret};
+use super::{KubernetesSettings, explain, labels, permissions, refusal, secret};
 use crate::back_off::BackOff;
 
 /// Between attempts at what nobody knows the outcome of.
@@ -219,6 +219,12 @@ impl Jobs {
         let pods: Api<Pod> = Api::namespaced(client, self.namespace());
         call(self.cluster.requests(), pods.create(&parameters, &pod)).await?;
         Ok(())
+    }
+
+    /// What the account may not do, in words.
+    pub(super) async fn missing_permissions(&self) -> Result<Option<String>, ApiError> {
+        let client = self.client().await?;
+        permissions::missing(&client, self.cluster.requests(), self.namespace()).await
     }
 
     /// Deletes a pod: asked until the API server has an answer. With `uid` no other pod of the name is meant.

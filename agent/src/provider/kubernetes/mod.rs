@@ -7,6 +7,7 @@
 //! | `jobs`, `api`, `limits` | what is asked of the API server, how, and how often |
 //! | `watch` | one list and watch for each namespace |
 //! | `pod`, `command`, `secret`, `anchor`, `labels` | the objects that are made |
+//! | `permissions` | what the agent's account may not do |
 //! | `explain`, `refusal` | from what Kubernetes says to the engine's words |
 //! | `kept`, `events` | failed pods that stay, and Kubernetes Events |
 //!
@@ -23,6 +24,7 @@ mod keeper;
 mod kept;
 mod labels;
 mod limits;
+mod permissions;
 mod pod;
 mod refusal;
 mod secret;
@@ -127,7 +129,11 @@ impl Provider for KubernetesProvider {
             // No block has this name: numbers begin anew with each life, and nothing is made.
             let nobody = BlockId { epoch: 0, number: 0 };
             let Err(error) = self.jobs.dry_run(nobody).await else {
-                return Ok(());
+                return match self.jobs.missing_permissions().await {
+                    Ok(None) => Ok(()),
+                    Ok(Some(words)) => Err(CheckError::Doubtful(words)),
+                    Err(error) => Err(CheckError::Doubtful(error.to_string())),
+                };
             };
             if let api::ApiError::Unusable(words) = error {
                 return Err(CheckError::Refused(words));

@@ -64,7 +64,9 @@ impl Keeper {
             BlockState::Ended(end) => {
                 let keep = !block.asked && end.kind != BlockEndKind::Completed;
                 block.keep = keep && pod.metadata.deletion_timestamp.is_none() && self.kept.is_wanted();
-                self.end(id, end, observation.log);
+                // Of a block that we end, what it printed was read before.
+                let log = observation.log.filter(|_| !block.asked);
+                self.end(id, end, log);
             }
             BlockState::Running => {
                 block.ran = true;
