@@ -1,5 +1,6 @@
 //! The loop: inputs to the engine, its outputs carried out.
 
+mod begin;
 mod clock;
 mod events;
 mod show;
@@ -9,10 +10,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 use waypost_engine::{BlockId, Engine, EntryId, Input, JournalRecord, Output, Time, WorkerId};
 
 use super::blocks;
@@ -25,7 +25,7 @@ use super::{Command, Ended, Environment, Specification, settings};
 use crate::broker::Broker;
 use crate::hub::{HubEvent, Registration, WorkerHandle};
 use crate::journal::Journal;
-use crate::provider::{CheckError, ListError, Provider, ProviderEvent};
+use crate::provider::{ListError, Provider, ProviderEvent};
 use crate::telemetry::{self, Share};
 use clock::Clock;
 use show::HeldBytes;
@@ -33,9 +33,6 @@ use stop::Stopping;
 
 /// Batches of workers' messages that wait for the loop; beyond, sessions stop reading.
 const HUB_EVENTS_MAX: usize = 64;
-/// The first and the longest wait before blocks that could not be listed are listed again.
-const LIST_AGAIN_FIRST: Duration = Duration::from_millis(200);
-const LIST_AGAIN_MAX: Duration = Duration::from_secs(10);
 
 /// One running user endpoint.
 pub(super) struct Driver {
@@ -101,8 +98,8 @@ impl Driver {
         let (provider_sender, provider_events) = mpsc::unbounded_channel();
         let made = blocks::provider(&specification, &environment, provider_sender);
         let mut provider = made.map_err(Ended::Failed)?;
-        let doubt = check(provider.as_mut(), &specification).await?;
-        let blocks = list(provider.as_mut(), &mut specification, &status, commands).await?;
+        let doubt = begin::check(provider.as_mut(), &mut specification, commands).await?;
+        let blocks = begin::list(provider.as_mut(), &mut specification, &status, commands).await?;
         engine.handle(clock.now(), Input::BlocksListed { blocks });
 
         let (hub_sender, hub_events) = mpsc::channel(HUB_EVENTS_MAX);
@@ -314,55 +311,6 @@ fn engine(
     };
     let engine = Engine::new(settings.clone(), rand::random(), Box::new(composer));
     Ok((engine, settings))
-}
-
-/// Asks whether blocks could be launched as they are configured. What may yet change is given back in words.
-async fn check(provider: &mut dyn Provider, specification: &Specification) -> Result<Option<String>, Ended> {
-    match provider.check().await {
-        Ok(()) => Ok(None),
-        Err(CheckError::Refused(why)) => Err(Ended::Failed(why)),
-        Err(CheckError::Doubtful(why)) => {
-            tracing::warn!(user_endpoint = %specification.name, %why, "blocks could not be launched at present");
-            Ok(Some(why))
-        }
-    }
-}
-
-/// The blocks that exist, asked for until the platform answers or the user endpoint is told to end.
-async fn list(
-    provider: &mut dyn Provider,
-    specification: &mut Specification,
-    status: &watch::Sender<UserEndpointStatus>,
-    commands: &mut mpsc::UnboundedReceiver<Command>,
-) -> Result<Vec<BlockId>, Ended> {
-    let mut wait = LIST_AGAIN_FIRST;
-    loop {
-        let listed = tokio::select! {
-            listed = provider.list() => listed,
-            ended = told_to_end(specification, commands) => return Err(ended),
-        };
-        match listed {
-            Ok(blocks) => return Ok(blocks),
-            Err(error) => {
-                tracing::warn!(user_endpoint = %specification.name, %error, again_in = ?wait, "the start waits for the list of blocks");
-                status.send_modify(|status| status.last_error = Some(error.to_string()));
-            }
-        }
-        tokio::select! {
-            () = sleep(wait) => wait = (wait * 2).min(LIST_AGAIN_MAX),
-            ended = told_to_end(specification, commands) => return Err(ended),
-        }
-    }
-}
-
-/// Waits for the order to end, and keeps newer credentials that come before it.
-async fn told_to_end(specification: &mut Specification, commands: &mut mpsc::UnboundedReceiver<Command>) -> Ended {
-    loop {
-        match commands.recv().await {
-            Some(Command::ReplaceCredentials(credentials)) => specification.credentials = *credentials,
-            Some(Command::Stop(_)) | None => return Ended::Stopped,
-        }
-    }
 }
 
 async fn open_journal(directory: &Path, now: Time) -> Result<(Journal, Vec<JournalRecord>), String> {
