@@ -29,52 +29,46 @@ impl Place for OnDisk {
     }
 }
 
-/// A Secret of its own in the namespace `waypost-state-test`; the folder is another one at each start.
+/// A Secret in a namespace of its own; the folder is another one at each start.
 struct InSecret {
     client: Client,
-    name: String,
+    namespace: String,
     folders: tempfile::TempDir,
 }
 
-const NAMESPACE: &str = "waypost-state-test";
+const SECRET: &str = "state";
 
 impl InSecret {
     async fn new() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::try_from(Config::infer().await.unwrap()).unwrap();
         let mut namespace = Namespace::default();
-        namespace.metadata.name = Some(NAMESPACE.to_owned());
-        // Another test may have made it.
-        let made = Api::<Namespace>::all(client.clone())
-            .create(&PostParams::default(), &namespace)
-            .await;
-        assert!(
-            made.is_ok() || matches!(&made, Err(kube::Error::Api(status)) if status.code == 409),
-            "{made:?}"
-        );
+        let digits = Uuid::new_v4().simple().to_string();
+        let name = format!("waypost-state-{}", &digits[..8]);
+        namespace.metadata.name = Some(name.clone());
+        let namespaces = Api::<Namespace>::all(client.clone());
+        namespaces.create(&PostParams::default(), &namespace).await.unwrap();
         let place = Self {
             client,
-            name: format!("state-{}", Uuid::new_v4()),
+            namespace: name,
             folders: tempfile::tempdir().unwrap(),
         };
         let mut secret = Secret::default();
-        secret.metadata.name = Some(place.name.clone());
-        place.secrets().create(&PostParams::default(), &secret).await.unwrap();
+        secret.metadata.name = Some(SECRET.to_owned());
+        let secrets = Api::<Secret>::namespaced(place.client.clone(), &place.namespace);
+        secrets.create(&PostParams::default(), &secret).await.unwrap();
         place
     }
 
-    fn secrets(&self) -> Api<Secret> {
-        Api::namespaced(self.client.clone(), NAMESPACE)
-    }
-
-    fn store(&self, folder: &Path) -> StateStore {
-        let medium = SecretMedium::with_client(self.client.clone(), self.name.clone(), NAMESPACE.to_owned());
+    fn store(&self, folder: &Path, secret: &str) -> StateStore {
+        let medium = SecretMedium::with_client(self.client.clone(), secret.to_owned(), self.namespace.clone());
         StateStore::in_secret(folder, medium)
     }
 
     async fn remove(self) {
-        self.secrets()
-            .delete(&self.name, &DeleteParams::default())
+        let namespaces = Api::<Namespace>::all(self.client);
+        namespaces
+            .delete(&self.namespace, &DeleteParams::default())
             .await
             .unwrap();
     }
@@ -84,7 +78,7 @@ impl Place for InSecret {
     async fn open(&self) -> StateStore {
         let folder = self.folders.path().join(Uuid::new_v4().to_string());
         std::fs::create_dir(&folder).unwrap();
-        self.store(&folder)
+        self.store(&folder, SECRET)
     }
 }
 
@@ -245,11 +239,7 @@ async fn what_a_secret_can_not_hold_is_refused_in_words_and_hurts_nothing() {
 async fn a_secret_that_is_not_there_is_named() {
     let place = InSecret::new().await;
     let folder = tempfile::tempdir().unwrap();
-    let medium = SecretMedium::with_client(place.client.clone(), "nowhere".to_owned(), NAMESPACE.to_owned());
-    let error = StateStore::in_secret(folder.path(), medium)
-        .endpoint_id()
-        .await
-        .unwrap_err();
+    let error = place.store(folder.path(), "nowhere").endpoint_id().await.unwrap_err();
     assert!(!error.is_passing());
     let text = error.to_string();
     assert!(
