@@ -5,6 +5,8 @@
 
 mod leavings;
 mod pods;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -81,6 +83,10 @@ struct Block {
     removing: bool,
     /// Its end was said, or will be once its last lines are read.
     ended: bool,
+    /// They are being read.
+    reading: bool,
+    /// Its pod is not there any more.
+    gone: bool,
     told: Option<BlockState>,
     /// Its worker's container was seen running.
     ran: bool,

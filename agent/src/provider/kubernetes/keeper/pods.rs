@@ -62,6 +62,7 @@ impl Keeper {
         let observation = explain::observe(&pod, block.asked);
         match observation.state {
             BlockState::Ended(end) => {
+                let end = caused_by(end, block.told.as_ref());
                 let keep = !block.asked && end.kind != BlockEndKind::Completed;
                 block.keep = keep && pod.metadata.deletion_timestamp.is_none() && self.kept.is_wanted();
                 // Of a block that we end, what it printed was read before.
@@ -98,6 +99,7 @@ impl Keeper {
         match log {
             None => self.tell_ended(id, end),
             Some(container) => {
+                block.reading = true;
                 let (jobs, name) = (self.jobs.clone(), block.name.clone());
                 self.spawn(async move {
                     let lines = jobs.last_lines(&name, &container).await;
@@ -111,7 +113,9 @@ impl Keeper {
     }
 
     pub(super) fn tell_ended(&mut self, id: BlockId, end: BlockEnd) {
-        let Some(block) = self.blocks.get(&id) else { return };
+        let Some(block) = self.blocks.get_mut(&id) else { return };
+        block.reading = false;
+        let gone = block.gone;
         if !block.asked && end.kind != BlockEndKind::Completed {
             self.record(Reason::Failed, &end.message);
         }
@@ -120,6 +124,9 @@ impl Keeper {
             state: BlockState::Ended(end),
         });
         self.clear_away(id);
+        if gone {
+            self.blocks.remove(&id);
+        }
     }
 
     pub(super) fn gone(&mut self, pod: &Pod) {
@@ -158,6 +165,11 @@ impl Keeper {
         // There is no pod to remove any more.
         block.removing = true;
         block.keep = false;
+        block.gone = true;
+        if block.reading {
+            // Its end is said when its last lines are there, or are not to be had.
+            return;
+        }
         if block.ended {
             self.blocks.remove(&id);
             return;
@@ -165,7 +177,6 @@ impl Keeper {
         block.ended = true;
         end.output = std::mem::take(&mut block.output);
         self.tell_ended(id, end);
-        self.blocks.remove(&id);
     }
 
     /// Says what a block is now, if that is not what was said last.
@@ -217,5 +228,18 @@ impl Keeper {
         if waiting.is_some() {
             self.tell(id, BlockState::Pending { why: waiting });
         }
+    }
+}
+
+/// How a block ended of which `told` was said last. A worker that is told to end does, well or otherwise: what counts is who
+/// told it.
+fn caused_by(end: BlockEnd, told: Option<&BlockState>) -> BlockEnd {
+    match (end.kind, told) {
+        (BlockEndKind::Completed | BlockEndKind::Crashed, Some(BlockState::Ending(cause))) => BlockEnd {
+            exit: end.exit,
+            output: end.output,
+            ..cause.clone()
+        },
+        _ => end,
     }
 }
