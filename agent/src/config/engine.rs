@@ -100,6 +100,14 @@ pub(super) fn engine(mut section: Section<'_>, findings: &mut Findings) -> Engin
             Vec::new()
         }
     };
+    if let Some(name) = accelerators
+        .iter()
+        .find(|name| name.is_empty() || name.contains(char::is_whitespace))
+    {
+        // The worker is given them in one line.
+        let what = format!("has the name {name:?}: a name can not be empty or have spaces in it");
+        section.problem(findings, "available_accelerators", what);
+    }
     section.without_effect(
         findings,
         &[

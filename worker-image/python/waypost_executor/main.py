@@ -26,7 +26,7 @@ def main(settings):
         raise SystemExit(0) from None
     from waypost_executor import warm
 
-    warm.run(control, contract, ready)
+    warm.run(control, contract, settings["accelerators"], ready)
 
 
 def _prepare(settings):

@@ -1,8 +1,8 @@
 """The warm process: it has imported what unpacking needs, has one thread, and forks executors.
 
 It forks twice, so that each executor becomes a child of the supervisor, which then learns how it ended. Its standard
-input is the control socket; each byte on it asks for an executor and brings two file descriptors: its channel and where
-its output goes. Each answer is a line of JSON.
+input is the control socket; each message on it is the number of a slot (``!I``), asks for its executor, and brings two
+file descriptors: the executor's channel and where its output goes. Each answer is a line of JSON.
 """
 
 import array
@@ -11,17 +11,20 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
 
-from waypost_executor import executor, native
+from waypost_executor import accelerators, executor, native
 
 _DESCRIPTORS = 2
+_SLOT = struct.Struct("!I")
 
 
-def run(control, contract, ready):
-    """Says ``ready``, then forks an executor for each byte that comes, until the control socket is closed."""
+def run(control, contract, names, ready):
+    """Says ``ready``, then forks an executor for each request that comes, until the control socket is closed. ``names``
+    are those of the slots' accelerators."""
     _assert_one_thread()
     gc.collect()
     gc.freeze()
@@ -31,19 +34,22 @@ def run(control, contract, ready):
     while True:
         try:
             data, ancillary, _flags, _address = control.recvmsg(
-                1, socket.CMSG_SPACE(_DESCRIPTORS * room.itemsize), socket.MSG_CMSG_CLOEXEC
+                _SLOT.size, socket.CMSG_SPACE(_DESCRIPTORS * room.itemsize), socket.MSG_CMSG_CLOEXEC
             )
         except InterruptedError:
             continue
         if not data:
             return
+        # What comes with descriptors is never cut, nor joined with what comes after.
+        (slot,) = _SLOT.unpack(data)
+        name = names[slot] if names else None
         descriptors = array.array("i")
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
         channel, output = descriptors
         try:
-            process = _fork(control, supervisor, channel, output, contract)
+            process = _fork(control, supervisor, channel, output, contract, name)
             _say(control, {"started": process})
         except OSError as error:
             _say(control, {"failed": f"an executor cannot be forked: {error}"})
@@ -63,7 +69,7 @@ def _say(control, what):
     control.sendall(json.dumps(what).encode() + b"\n")
 
 
-def _fork(control, supervisor, channel, output, contract):
+def _fork(control, supervisor, channel, output, contract, accelerator):
     """Forks an executor as a grandchild and gives its process id."""
     reader, writer = os.pipe()
     between = os.fork()
@@ -80,7 +86,7 @@ def _fork(control, supervisor, channel, output, contract):
                 os._exit(0)
             os.close(writer)
             control.close()
-            _become_executor(supervisor, channel, output, contract)
+            _become_executor(supervisor, channel, output, contract, accelerator)
         finally:
             # No child may return into the warm process' own loop.
             os._exit(70)
@@ -95,7 +101,7 @@ def _fork(control, supervisor, channel, output, contract):
     return int(said)
 
 
-def _become_executor(supervisor, channel, output, contract):
+def _become_executor(supervisor, channel, output, contract, accelerator):
     os.setsid()
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -103,6 +109,8 @@ def _become_executor(supervisor, channel, output, contract):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if accelerator is not None:
+        accelerators.pin(accelerator)
     native.adopt_orphans()
     # Lines appear when they are printed, so that the last ones are known when a task ends its process.
     for stream in (sys.stdout, sys.stderr):

@@ -86,6 +86,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PATHS", value_delimiter = ',')]
     pub(crate) allowed_serializers: Vec<String>,
 
+    /// The names of accelerators, separated by spaces: the tasks of slot I see the Ith alone, by CUDA_VISIBLE_DEVICES,
+    /// ROCR_VISIBLE_DEVICES and ZE_AFFINITY_MASK. A name may be of several ("0,1"), and may be given again
+    #[arg(long, value_name = "NAMES", value_delimiter = ' ')]
+    pub(crate) accelerators: Vec<String>,
+
     /// The most that a serialized result may have, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 10 * 1024 * 1024,
           value_parser = clap::value_parser!(u64).range(128..))]
@@ -172,6 +177,29 @@ mod tests {
             .map(Address::to_string)
             .collect();
         assert_eq!(addresses, ["tls:agent.svc:5800", "tls:10.0.0.1:5800"]);
+    }
+
+    #[test]
+    fn accelerators_are_separated_by_spaces_for_a_name_may_be_of_several() {
+        let line = [
+            "worker",
+            "--connect",
+            "tls:a:1",
+            "--block",
+            "b",
+            "--token-file",
+            "t",
+            "--endpoint-id",
+        ];
+        let more = [
+            "00000000-0000-0000-0000-000000000001",
+            "--working-directory",
+            "/w",
+            "--accelerators",
+            "0,1 2,3",
+        ];
+        let parsed = CommandLine::try_parse_from(line.into_iter().chain(more)).unwrap();
+        assert_eq!(parsed.arguments.unwrap().accelerators, ["0,1", "2,3"]);
     }
 
     #[test]

@@ -123,6 +123,12 @@ fn prepare(arguments: &Arguments) -> Result<Option<Arc<rustls::ClientConfig>>, S
     }
     fs::create_dir_all(folder)
         .map_err(|error| format!("the working directory {} cannot be made: {error}", folder.display()))?;
+    let (slots, accelerators) = (arguments.slots, arguments.accelerators.len());
+    if accelerators > 0 && accelerators < slots as usize {
+        return Err(format!(
+            "--accelerators names {accelerators}, and there are {slots} slots: each needs one"
+        ));
+    }
     let by_tls = |address: &Address| matches!(address, Address::Tls(_));
     match (arguments.connect.iter().any(by_tls), &arguments.ca_file) {
         (true, None) => Err("--connect tls: needs --ca-file, the agent's CA certificate".to_owned()),
@@ -146,6 +152,7 @@ fn run(arguments: Arguments, tls: Option<Arc<rustls::ClientConfig>>) -> io::Resu
         sandbox: arguments.sandbox,
         allowed_serializers: arguments.allowed_serializers.clone(),
         result_size_limit: arguments.result_size_limit,
+        accelerators: arguments.accelerators.clone(),
     };
     let machine = Machine::new(Settings {
         slots: arguments.slots,

@@ -6,6 +6,10 @@ use serde::Serialize;
 pub(crate) const BOOTSTRAP: &str = include_str!("../../python/bootstrap.py");
 
 const MODULES: &[(&str, &str)] = &[
+    (
+        "accelerators",
+        include_str!("../../python/waypost_executor/accelerators.py"),
+    ),
     ("contract", include_str!("../../python/waypost_executor/contract.py")),
     ("executor", include_str!("../../python/waypost_executor/executor.py")),
     ("main", include_str!("../../python/waypost_executor/main.py")),
@@ -17,7 +21,7 @@ const MODULES: &[(&str, &str)] = &[
     ("warm", include_str!("../../python/waypost_executor/warm.py")),
 ];
 
-/// What executors must know; see `contract.Contract`.
+/// What executors must know; see `contract.Contract` and `accelerators`.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Settings {
     pub(crate) endpoint_id: uuid::Uuid,
@@ -25,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) sandbox: bool,
     pub(crate) allowed_serializers: Vec<String>,
     pub(crate) result_size_limit: u64,
+    /// The accelerator of each slot; none at all, or at least as many as there are slots.
+    pub(crate) accelerators: Vec<String>,
 }
 
 /// The package and its settings as the bootstrap reads them: a length, then JSON.

@@ -67,17 +67,18 @@ impl Warm {
         })
     }
 
-    /// Asks for an executor with this channel and this place for its output.
+    /// Asks for the executor of `slot` with this channel and this place for its output.
     ///
     /// # Errors
     /// The system's; `WouldBlock` if too many requests are under way.
-    pub(crate) fn request(&self, channel: &OwnedFd, output: &OwnedFd) -> io::Result<()> {
+    pub(crate) fn request(&self, slot: u32, channel: &OwnedFd, output: &OwnedFd) -> io::Result<()> {
+        let slot = slot.to_be_bytes();
         let descriptors = [channel.as_raw_fd(), output.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&descriptors)];
         self.control.try_io(tokio::io::Interest::WRITABLE, || {
             sendmsg::<()>(
                 self.control.as_raw_fd(),
-                &[IoSlice::new(b"+")],
+                &[IoSlice::new(&slot)],
                 &rights,
                 MsgFlags::MSG_NOSIGNAL,
                 None,

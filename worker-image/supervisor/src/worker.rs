@@ -301,7 +301,7 @@ impl Worker {
         while self.requested.len() < REQUESTS_MAX
             && let Some((slot, generation, ends)) = self.to_request.pop_front()
         {
-            match self.request(&ends) {
+            match self.request(slot, &ends) {
                 Ok(()) => {
                     self.requested.push_back((slot, generation));
                     let patience = if self.warm.as_ref().is_some_and(|warm| warm.ready) {
@@ -321,12 +321,12 @@ impl Worker {
         }
     }
 
-    fn request(&mut self, ends: &ExecutorEnds) -> io::Result<()> {
+    fn request(&mut self, slot: u32, ends: &ExecutorEnds) -> io::Result<()> {
         let warm = match &self.warm {
             Some(warm) => warm,
             None => self.warm.insert(Warm::start(&self.arguments.python, &self.settings)?),
         };
-        warm.request(&ends.channel, &ends.output)
+        warm.request(slot, &ends.channel, &ends.output)
     }
 
     fn warm_said(&mut self, said: Result<Said, String>) {

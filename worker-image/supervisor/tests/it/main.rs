@@ -9,6 +9,7 @@
 )]
 #![expect(clippy::print_stderr, reason = "a failed test shows the worker's log")]
 
+mod accelerators;
 mod agent;
 mod ending;
 mod faults;
