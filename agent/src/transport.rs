@@ -36,16 +36,13 @@ pub enum ClientError {
 /// # Errors
 /// [`ClientError`] if a setting of the environment can not be used.
 pub fn client(variable: impl Fn(&str) -> Option<String>) -> Result<Client, ClientError> {
-    let mut builder = Client::builder()
-        .user_agent(concat!("waypost-endpoint/", env!("CARGO_PKG_VERSION")))
-        .timeout(Duration::from_secs(60))
-        .connect_timeout(Duration::from_secs(20));
+    let mut trust = Trust::System(Vec::new());
     if let Some(verify) = variable("GLOBUS_SDK_VERIFY_SSL") {
         match verify.to_lowercase().as_str() {
             "y" | "yes" | "t" | "true" | "on" | "1" => {}
             "n" | "no" | "f" | "false" | "off" | "0" => {
                 tracing::warn!("GLOBUS_SDK_VERIFY_SSL is off: the service's certificate is not checked");
-                builder = builder.tls_danger_accept_invalid_certs(true);
+                trust = Trust::Anybody;
             }
             _ => {
                 let path = PathBuf::from(&verify);
@@ -55,11 +52,46 @@ pub fn client(variable: impl Fn(&str) -> Option<String>) -> Result<Client, Clien
                         path,
                         reason: error.to_string(),
                     })?;
-                builder = builder.tls_certs_merge(certificates);
+                trust = Trust::System(certificates);
             }
         }
     }
-    builder.build().map_err(|error| ClientError::Setup(describe(&error)))
+    match build(&trust) {
+        Err(error) if matches!(&trust, Trust::System(own) if own.is_empty()) => {
+            // An image may have none: plain http needs none, and where https is spoken each call says what is wrong.
+            let client = build(&Trust::Nobody).map_err(|_| ClientError::Setup(describe(&error)))?;
+            tracing::warn!(
+                error = describe(&error),
+                "this machine's root certificates can not be used: no https address will be trusted; install \
+                 ca-certificates, or set GLOBUS_SDK_VERIFY_SSL to a file of certificates"
+            );
+            Ok(client)
+        }
+        built => built.map_err(|error| ClientError::Setup(describe(&error))),
+    }
+}
+
+/// Whose certificates are taken.
+enum Trust {
+    /// Those of this machine's authorities, and of these.
+    System(Vec<reqwest::Certificate>),
+    /// Every one.
+    Anybody,
+    /// None.
+    Nobody,
+}
+
+fn build(trust: &Trust) -> Result<Client, reqwest::Error> {
+    let builder = Client::builder()
+        .user_agent(concat!("waypost-endpoint/", env!("CARGO_PKG_VERSION")))
+        .timeout(Duration::from_secs(60))
+        .connect_timeout(Duration::from_secs(20));
+    match trust {
+        Trust::System(own) => builder.tls_certs_merge(own.iter().cloned()),
+        Trust::Anybody => builder.tls_danger_accept_invalid_certs(true),
+        Trust::Nobody => builder.tls_certs_only([]),
+    }
+    .build()
 }
 
 /// Sends a request; a network error or an answer of 429, 500, 502, 503 or 504 is tried again after
@@ -143,5 +175,37 @@ mod tests {
     fn a_bad_certificate_setting_is_named() {
         let error = client(|_| Some("/no/such/file".to_owned())).unwrap_err();
         assert!(error.to_string().contains("GLOBUS_SDK_VERIFY_SSL"));
+    }
+    /// Where rustls looks for root certificates instead of where the system has them.
+    const ROOTS: &str = "SSL_CERT_FILE";
+
+    #[tokio::test]
+    async fn without_root_certificates_plain_http_works() {
+        let nowhere = "/no/such/file/of/certificates";
+        if std::env::var_os(ROOTS).as_deref() != Some(nowhere.as_ref()) {
+            // What a process finds in its environment is the same for all tests in it: this one has its own.
+            let name = "transport::tests::without_root_certificates_plain_http_works";
+            let output = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", name])
+                .env(ROOTS, nowhere)
+                .env("SSL_CERT_DIR", nowhere)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        assert!(
+            build(&Trust::System(Vec::new())).is_err(),
+            "there are root certificates"
+        );
+        let client = client(|_| None).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answer = axum::Router::new().route("/", axum::routing::get(async || "so it is"));
+        tokio::spawn(async move { axum::serve(listener, answer).await });
+        let text = client.get(format!("http://{address}/")).send().await.unwrap();
+        assert_eq!(text.text().await.unwrap(), "so it is");
     }
 }

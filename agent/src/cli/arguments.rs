@@ -27,6 +27,7 @@ use uuid::Uuid;
         WAYPOST_RELEASE              what the names of pods begin with\n  \
         WAYPOST_POD_NAME, _POD_UID   the agent's own pod, for Events\n  \
         WAYPOST_WORKER_IMAGE         the image that brings the worker into pods\n  \
+        WAYPOST_TERMINATION_GRACE    the pod's terminationGracePeriodSeconds, if not 30\n  \
         WAYPOST_LOG                  which lines are logged, such as endpoint=debug\n\n\
         Exit codes: 0 ok; 1 an error; 2 wrong usage; 65 the service refuses the endpoint's data; 69 the endpoint is\n\
         locked, unknown or in use; 70 the service's answer does not fit; 73 another instance runs; 75 the network fails,\n\

@@ -88,20 +88,16 @@ fn scaling(config: &EngineConfig) -> Result<Scaling, String> {
     Ok(scaling)
 }
 
-/// Slots of a block: what was asked for, at most as many as the memory of where it runs allows. Where it runs is this
-/// machine or a pod, by its limits.
+/// Slots of a block: what was asked for, at most as many as there are accelerators and as the memory of where it runs
+/// allows. Where it runs is this machine or a pod, by its limits.
 pub(super) fn slots(config: &EngineConfig) -> u32 {
-    let (cores, memory, accelerators) = match &config.provider {
+    let (cores, memory) = match &config.provider {
         ProviderConfig::Local(_) => {
             let cores = std::thread::available_parallelism()
                 .map_or(1.0, |cores| f64::from(u32::try_from(cores.get()).unwrap_or(u32::MAX)));
-            (cores, memory_bytes(), None)
+            (cores, memory_bytes())
         }
-        ProviderConfig::Kubernetes(provider) => (
-            provider.max_cpu.value(),
-            Some(provider.max_mem.value()),
-            provider.accelerators.as_ref().map(|accelerators| accelerators.count),
-        ),
+        ProviderConfig::Kubernetes(provider) => (provider.max_cpu.value(), Some(provider.max_mem.value())),
     };
     let by_cores = whole(cores / config.cores_per_worker.max(f64::MIN_POSITIVE));
     let by_memory = match (config.mem_per_worker, memory) {
@@ -110,7 +106,12 @@ pub(super) fn slots(config: &EngineConfig) -> u32 {
     };
     // Upstream counts cores only where max_workers_per_node leaves it open: a user who says 4 on 2 cores means 4.
     let asked = config.max_workers_per_node.unwrap_or(by_cores);
-    asked.min(by_memory).min(accelerators.unwrap_or(u32::MAX)).max(1)
+    // As many as there are accelerators at most, each of which may be named more than once to be shared.
+    let by_accelerators = match config.available_accelerators.len() {
+        0 => u32::MAX,
+        count => u32::try_from(count).unwrap_or(u32::MAX),
+    };
+    asked.min(by_memory).min(by_accelerators).max(1)
 }
 
 #[expect(
@@ -170,6 +171,10 @@ pub(super) fn worker_options(config: &EngineConfig, user_endpoint: Uuid) -> Vec<
     if let Some(gigabytes) = config.mem_per_worker {
         option("--memory-per-slot", format!("{:.0}", gigabytes * 1e9));
     }
+    if !config.available_accelerators.is_empty() {
+        // A name may be of several, with commas: the worker takes them apart at spaces, as Parsl's does.
+        option("--accelerators", config.available_accelerators.join(" "));
+    }
     if config.run_in_sandbox {
         options.push("--sandbox".to_owned());
     }
@@ -216,6 +221,25 @@ mod tests {
             ..EngineConfig::default()
         };
         assert_eq!(slots(&config), 1);
+    }
+
+    #[test]
+    fn each_slot_has_an_accelerator_and_the_worker_is_told_which() {
+        let mut config = EngineConfig {
+            max_workers_per_node: Some(4),
+            available_accelerators: ["0,1", "2,3"].map(str::to_owned).into(),
+            ..EngineConfig::default()
+        };
+        assert_eq!(slots(&config), 2);
+        let options = |config: &EngineConfig| worker_options(config, Uuid::nil()).join("|");
+        assert!(
+            options(&config).contains("--slots|2|") && options(&config).contains("|--accelerators|0,1 2,3"),
+            "{}",
+            options(&config)
+        );
+        config.available_accelerators.clear();
+        assert_eq!(slots(&config), 4);
+        assert!(!options(&config).contains("--accelerators"));
     }
 
     #[test]

@@ -11,9 +11,11 @@
 //! | `WAYPOST_RELEASE` | what the names of pods begin with |
 //! | `WAYPOST_POD_NAME`, `WAYPOST_POD_UID` | the agent's own pod, which Kubernetes Events are about |
 //! | `WAYPOST_WORKER_IMAGE` | the image that brings the `worker` program into pods |
+//! | `WAYPOST_TERMINATION_GRACE` | the pod's `terminationGracePeriodSeconds`; absent: 30, as Kubernetes has it |
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use secrecy::SecretString;
 use uuid::Uuid;
@@ -60,15 +62,29 @@ impl<R: Fn(&str) -> Option<String>> Facts<R> {
     }
 
     /// What the provider of pods is to know.
-    pub(super) fn deployment(&self, endpoint_id: Uuid) -> Deployment {
-        Deployment {
+    pub(super) fn deployment(&self, endpoint_id: Uuid) -> Result<Deployment, CliError> {
+        Ok(Deployment {
             endpoint_id,
             namespace: self.namespace.clone(),
             anchor: self.get("WAYPOST_ANCHOR"),
             pod_name: self.get("WAYPOST_POD_NAME"),
             pod_uid: self.get("WAYPOST_POD_UID"),
             worker_image: self.get("WAYPOST_WORKER_IMAGE"),
-        }
+            termination_grace: self.termination_grace()?,
+        })
+    }
+
+    fn termination_grace(&self) -> Result<Option<Duration>, CliError> {
+        let Some(text) = self.get("WAYPOST_TERMINATION_GRACE") else {
+            return Ok(None);
+        };
+        let seconds = text.parse().map_err(|_| {
+            refused(format!(
+                "WAYPOST_TERMINATION_GRACE must be a whole number of seconds, the pod's terminationGracePeriodSeconds (it is \
+                 {text:?})"
+            ))
+        })?;
+        Ok(Some(Duration::from_secs(seconds)))
     }
 
     /// How workers in pods reach the agent.
@@ -178,6 +194,21 @@ mod tests {
         assert_eq!(
             link(&[listen, service, namespace, given]),
             Ok(Some(vec!["a.example:1".to_owned(), "[::1]:2".to_owned()]))
+        );
+    }
+
+    #[test]
+    fn the_time_that_the_pod_has_to_end_is_a_number_of_seconds() {
+        let grace = |text: &'static str| {
+            let read = move |name: &str| (name == "WAYPOST_TERMINATION_GRACE").then(|| text.to_owned());
+            Facts::new(read, Path::new("/nonexistent")).deployment(Uuid::nil())
+        };
+        assert_eq!(grace("60").unwrap().termination_grace, Some(Duration::from_secs(60)));
+        assert_eq!(grace("").unwrap().termination_grace, None);
+        let error = grace("1m").unwrap_err().to_string();
+        assert!(
+            error.contains("WAYPOST_TERMINATION_GRACE") && error.contains("1m"),
+            "{error}"
         );
     }
 

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
+
 use super::{Accelerators, KubernetesProviderConfig, names};
 use crate::config::quantity::Quantity;
 use crate::config::reader::{Findings, Section};
@@ -9,6 +12,9 @@ use crate::config::yaml::Value;
 
 /// The resource that a bare number of accelerators means.
 const GPU: &str = "nvidia.com/gpu";
+
+/// The name of the worker's container in a `pod_template`.
+const WORKER: &str = "worker";
 
 /// The four amounts that every worker has.
 pub(super) struct Resources {
@@ -18,22 +24,44 @@ pub(super) struct Resources {
     pub(super) init_mem: Quantity,
 }
 
-/// Reads requests and limits of cores and memory. A default request gives way to a lower limit; what is written does not.
+/// Reads requests and limits of cores and memory. An option goes before what the worker's container has in the
+/// `pod_template`, and that before the default. A default gives way to what is written beside it, but what is written in
+/// an option has the default limit above it.
 pub(super) fn resources(
     section: &mut Section<'_>,
     findings: &mut Findings,
     default: &KubernetesProviderConfig,
+    template: Option<&PodTemplateSpec>,
 ) -> Resources {
-    let mut pair = |init: &str, max: &str, default_init: &Quantity, default_max: &Quantity, example: &str| {
-        let limit = quantity(section, findings, max, example);
-        let request = quantity(section, findings, init, example);
-        let limit_is_default = limit.is_none();
-        let limit = limit.unwrap_or_else(|| default_max.clone());
-        let request = match request {
+    let template = Template::of(template);
+    let mut pair = |resource: &str, keys: [&str; 2], defaults: [&Quantity; 2], example: &str| {
+        let [init, max] = keys;
+        let [default_init, default_max] = defaults;
+        let given_limit = quantity(section, findings, max, example);
+        let given_request = quantity(section, findings, init, example);
+        let template_limit = template.amount(section, findings, Kind::Limits, resource);
+        let template_request = template.amount(section, findings, Kind::Requests, resource);
+        let key = if given_request.is_some() { init } else { "pod_template" };
+        let limit = match (&given_limit, &template_limit) {
+            (Some(limit), _) => (limit.clone(), ""),
+            (None, Some(limit)) => (limit.clone(), ", the pod_template's"),
+            (None, None) => match &template_request {
+                Some(request) if given_request.is_none() && request.value() > default_max.value() => {
+                    (request.clone(), "")
+                }
+                Some(_) | None => (default_max.clone(), ", the default"),
+            },
+        };
+        let (limit, note) = limit;
+        let request = match given_request.or(template_request) {
             Some(request) => {
                 if request.value() > limit.value() {
-                    let note = if limit_is_default { ", the default" } else { "" };
-                    section.problem(findings, init, format!("is {request}, more than {max} ({limit}{note})"));
+                    let what = if key == init {
+                        format!("is {request}, more than {max} ({limit}{note})")
+                    } else {
+                        format!("requests {request} of {resource}, more than {max} ({limit}{note})")
+                    };
+                    section.problem(findings, key, what);
                 }
                 request
             }
@@ -42,12 +70,16 @@ pub(super) fn resources(
         };
         (request, limit)
     };
-    let (init_cpu, max_cpu) = pair("init_cpu", "max_cpu", &default.init_cpu, &default.max_cpu, "2 or 500m");
+    let (init_cpu, max_cpu) = pair(
+        "cpu",
+        ["init_cpu", "max_cpu"],
+        [&default.init_cpu, &default.max_cpu],
+        "2 or 500m",
+    );
     let (init_mem, max_mem) = pair(
-        "init_mem",
-        "max_mem",
-        &default.init_mem,
-        &default.max_mem,
+        "memory",
+        ["init_mem", "max_mem"],
+        [&default.init_mem, &default.max_mem],
         "1600Mi or 2G",
     );
     Resources {
@@ -55,6 +87,45 @@ pub(super) fn resources(
         max_mem,
         init_cpu,
         init_mem,
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Requests,
+    Limits,
+}
+
+/// What a `pod_template` says of the worker's container.
+struct Template {
+    requests: BTreeMap<String, ApiQuantity>,
+    limits: BTreeMap<String, ApiQuantity>,
+}
+
+impl Template {
+    fn of(template: Option<&PodTemplateSpec>) -> Self {
+        let spec = template.and_then(|template| template.spec.as_ref());
+        let worker = spec.and_then(|spec| spec.containers.iter().find(|container| container.name == WORKER));
+        let resources = worker.and_then(|worker| worker.resources.clone()).unwrap_or_default();
+        Self {
+            requests: resources.requests.unwrap_or_default(),
+            limits: resources.limits.unwrap_or_default(),
+        }
+    }
+
+    fn amount(&self, section: &Section<'_>, findings: &mut Findings, kind: Kind, resource: &str) -> Option<Quantity> {
+        let (of, kind) = match kind {
+            Kind::Requests => (&self.requests, "requests"),
+            Kind::Limits => (&self.limits, "has a limit of"),
+        };
+        let text = &of.get(resource)?.0;
+        let quantity = Quantity::parse(text).filter(|quantity| quantity.value() > 0.0);
+        if quantity.is_none() {
+            let what =
+                format!("{kind} {text:?} of {resource} in the container `{WORKER}`: it must be an amount above 0");
+            section.problem(findings, "pod_template", what);
+        }
+        quantity
     }
 }
 

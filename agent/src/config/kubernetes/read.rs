@@ -23,7 +23,8 @@ pub(in crate::config) fn kubernetes_provider(
     if !s.has("image") {
         s.problem(findings, "image", "is missing: the image that workers run in");
     }
-    let amounts = resources(s, findings, &default);
+    let template = pod_template(s, findings);
+    let amounts = resources(s, findings, &default, template.as_deref());
     let mut config = KubernetesProviderConfig {
         image: text(s, findings, "image", names::image).unwrap_or_default(),
         namespace: text(s, findings, "namespace", names::dns_label).unwrap_or(default.namespace),
@@ -75,7 +76,7 @@ pub(in crate::config) fn kubernetes_provider(
                 ("Never", ImagePullPolicy::Never),
             ],
         ),
-        pod_template: pod_template(s, findings),
+        pod_template: template,
         accelerators: accelerators(s, findings),
         on_unschedulable: s
             .choice(

@@ -148,6 +148,54 @@ fn a_pod_with_accelerators_has_a_slot_for_each() {
 }
 
 #[test]
+fn amounts_of_the_template_go_before_defaults_and_after_options() {
+    let amounts = |resources: &str, options: &str| {
+        let config = provider(&format!(
+            "image: a\npod_template: {{spec: {{containers: [{{name: worker, resources: {resources}}}]}}}}\n{options}"
+        ));
+        [config.init_cpu, config.max_cpu, config.init_mem, config.max_mem].map(|amount| amount.text().to_owned())
+    };
+    for (resources, options, expected) in [
+        (
+            "{requests: {cpu: 3, memory: 2Gi}, limits: {cpu: 8, memory: 16Gi}}",
+            "",
+            ["3", "8", "2Gi", "16Gi"],
+        ),
+        ("{requests: {cpu: 3}}", "", ["3", "3", "250Mi", "500Mi"]),
+        ("{requests: {cpu: 500m}}", "", ["500m", "2", "250Mi", "500Mi"]),
+        (
+            "{limits: {cpu: 500m, memory: 4Gi}}",
+            "",
+            ["500m", "500m", "250Mi", "4Gi"],
+        ),
+        (
+            "{requests: {cpu: 3}, limits: {cpu: 8}}",
+            "init_cpu: 4\nmax_cpu: 6",
+            ["4", "6", "250Mi", "500Mi"],
+        ),
+    ] {
+        assert_eq!(amounts(resources, options), expected, "{resources} {options}");
+    }
+    let template = "image: a\npod_template: {spec: {containers: [{name: worker, resources: {requests: {cpu: 3}}}]}}\n";
+    assert_eq!(
+        problems(&format!("{template}max_cpu: 2")),
+        [(
+            "pod_template".to_owned(),
+            "requests 3 of cpu, more than max_cpu (2)".to_owned()
+        )]
+    );
+    assert_eq!(
+        problems(
+            "image: a\npod_template: {spec: {containers: [{name: worker, resources: {limits: {cpu: 1}}}]}}\ninit_cpu: 2"
+        ),
+        [(
+            "init_cpu".to_owned(),
+            "is 2, more than max_cpu (1, the pod_template's)".to_owned()
+        )]
+    );
+}
+
+#[test]
 fn a_pod_template_is_taken_from_here_or_from_a_file() {
     let inline = provider("image: a\npod_template: {metadata: {labels: {x: y}}, spec: {containers: [{name: worker}]}}");
     let folder = tempfile::tempdir().unwrap();

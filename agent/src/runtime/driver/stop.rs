@@ -8,8 +8,10 @@ use waypost_engine::{Drain, Input};
 use super::Driver;
 use crate::runtime::{Ended, Stop, settings};
 
-/// How long a hand-over may take to flush results: a pod has 30 s to end unless its manifest says more.
-const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long a pod has to end unless its manifest says otherwise.
+const TERMINATION_GRACE: Duration = Duration::from_secs(30);
+/// What of it is left for the rest of the process' end when a hand-over has flushed all the results that it could.
+const HAND_OVER_RESERVE: Duration = Duration::from_secs(5);
 /// How long a stop may take to end its blocks beyond the grace for running tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -30,7 +32,7 @@ impl Driver {
             how @ (Stop::HandOver | Stop::Drain) => how,
         };
         let (drain, timeout) = match how {
-            Stop::HandOver => (Drain::HandOver, HAND_OVER_TIMEOUT),
+            Stop::HandOver => (Drain::HandOver, self.hand_over_timeout()),
             Stop::Drain | Stop::Terminate => (Drain::Stop, STOP_TIMEOUT + settings::STOP_GRACE),
         };
         // Only from a hand-over to a drain is there a way further.
@@ -52,6 +54,12 @@ impl Driver {
         self.input(Input::Drain(drain));
     }
 
+    /// How long a hand-over may take to flush results.
+    fn hand_over_timeout(&self) -> Duration {
+        let cluster = self.environment.settings().cluster.as_ref();
+        hand_over_timeout(cluster.and_then(|cluster| cluster.deployment().termination_grace))
+    }
+
     /// Whether there is nothing left to do, or no time for it.
     pub(super) fn is_over(&self) -> Option<Ended> {
         let stopping = self.stopping.as_ref()?;
@@ -68,5 +76,24 @@ impl Driver {
         self.send_heartbeat(false);
         self.broker.close().await;
         self.tell_status(Some(ended));
+    }
+}
+
+/// As long as the pod has to end, less what the rest of that takes; of a short time at least half.
+fn hand_over_timeout(grace: Option<Duration>) -> Duration {
+    let grace = grace.unwrap_or(TERMINATION_GRACE);
+    grace.saturating_sub(HAND_OVER_RESERVE).max(grace / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hand_over_takes_no_longer_than_the_pod_has() {
+        for (grace, seconds) in [(None, 25), (Some(60), 55), (Some(600), 595), (Some(6), 3), (Some(0), 0)] {
+            let timeout = hand_over_timeout(grace.map(Duration::from_secs));
+            assert_eq!(timeout, Duration::from_secs(seconds), "{grace:?}");
+        }
     }
 }
