@@ -119,6 +119,19 @@ fn describe(status: &Value) -> String {
             text(&one["tasks_waiting"]),
             text(&one["tasks_settled"])
         );
+        if let Some(bound) = one["blocks_bound"].as_str() {
+            let _ = writeln!(
+                out,
+                "    blocks         {} of at most {} ({bound}){}",
+                one["blocks"].as_array().map_or(0, Vec::len),
+                text(&one["blocks_max"]),
+                if one["blocks_bounded"] == true {
+                    ", and more are wanted"
+                } else {
+                    ""
+                }
+            );
+        }
         for block in one["blocks"].as_array().unwrap_or(&none) {
             let _ = write!(
                 out,
@@ -177,13 +190,18 @@ mod tests {
         };
         let status = serde_json::json!({
             "name": "mine", "state": "running", "pid": 1, "kind": "direct", "user_endpoints": [{
-                "name": "mine", "state": "running", "broker": "consuming", "blocks": [
+                "name": "mine", "state": "running", "broker": "consuming", "blocks_max": 2, "blocks_bound": "max_cores",
+                "blocks_bounded": true, "blocks": [
                     block("node-1".into(), Value::Null, 2),
                     block(Value::Null, "no node takes the pod: 0/1 nodes are available".into(), 0),
                 ],
             }],
         });
         let text = describe(&status);
+        assert!(
+            text.contains("    blocks         2 of at most 2 (max_cores), and more are wanted\n"),
+            "{text}"
+        );
         assert!(
             text.contains("my-12345678-3-1: pending on node-1, 0 of 2 slots busy\n"),
             "{text}"

@@ -53,6 +53,12 @@ pub struct UserEndpointStatus {
     pub broker: BrokerState,
     /// Its blocks.
     pub blocks: Vec<BlockStatus>,
+    /// The most blocks that it may have; 0 until it is known.
+    pub blocks_max: u32,
+    /// The option that says so, the smallest of `max_blocks`, `max_cores` and `max_memory`.
+    pub blocks_bound: Option<&'static str>,
+    /// More blocks than that are wanted.
+    pub blocks_bounded: bool,
     /// Slots of connected workers.
     pub slots: usize,
     /// Tasks held that have not started, and tasks known to wait in the queue.
@@ -79,6 +85,9 @@ impl UserEndpointStatus {
             state: UserEndpointState::Starting,
             broker: BrokerState::Connecting,
             blocks: Vec::new(),
+            blocks_max: 0,
+            blocks_bound: None,
+            blocks_bounded: false,
             slots: 0,
             tasks_waiting: 0,
             tasks_running: 0,

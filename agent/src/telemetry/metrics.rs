@@ -37,6 +37,10 @@ macro_rules! label {
     };
 }
 
+// It uses the macro, so it stands below it.
+mod kubernetes;
+pub use kubernetes::{ApiOutcome, ApiRequests, ApiResource, ApiVerb};
+
 label! {
     /// Whether the broker had delivered a task before.
     DeliveryKind as "delivery" {
@@ -382,6 +386,8 @@ pub struct Metrics {
     pub commands: Counter<CommandOutcome>,
     /// Calls to the web service.
     pub service_calls: Counter<ServiceOutcome>,
+    /// Requests to the Kubernetes API, for blocks.
+    pub kubernetes_requests: ApiRequests,
 }
 
 impl fmt::Debug for Metrics {
@@ -459,6 +465,7 @@ impl Metrics {
                 "waypost_service_calls_total",
                 "Calls to the web service, by outcome.",
             ),
+            kubernetes_requests: ApiRequests::new(&r),
             registry: r,
         }
     }

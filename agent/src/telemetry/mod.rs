@@ -9,6 +9,7 @@ pub use control::{ask_control, serve_control};
 pub use http::{Probes, serve_http};
 pub use logs::{LogFormat, LogTarget, redact, start_logs};
 pub use metrics::{
-    BlockEnd, BlockState, BlockWait, CommandOutcome, Connection, Counter, DeliveryKind, Gauge, Label, Metrics, Publish,
-    Seconds, ServiceOutcome, Share, SlotState, TaskOutcome, TaskState,
+    ApiOutcome, ApiRequests, ApiResource, ApiVerb, BlockEnd, BlockState, BlockWait, CommandOutcome, Connection,
+    Counter, DeliveryKind, Gauge, Label, Metrics, Publish, Seconds, ServiceOutcome, Share, SlotState, TaskOutcome,
+    TaskState,
 };

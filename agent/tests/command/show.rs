@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
@@ -58,28 +58,47 @@ fn get(address: &str, path: &str) -> (u16, String) {
     (status, body.to_owned())
 }
 
+/// Of a metric: its type, its help, and its labels with their values.
+#[derive(Default)]
+struct Row {
+    kind: String,
+    help: String,
+    labels: Vec<(String, BTreeSet<String>)>,
+}
+
 /// The table of `docs/metrics.md` for what was scraped.
 fn table(scrape: &str) -> String {
-    let mut rows: BTreeMap<String, (String, String, Vec<String>)> = BTreeMap::new();
-    let mut labels: BTreeMap<String, String> = BTreeMap::new();
+    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     for line in scrape.lines() {
         if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
-            rows.entry(name.to_owned()).or_default().1 = help.to_owned();
+            rows.entry(name.to_owned()).or_default().help = help.to_owned();
         } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
-            rows.entry(name.to_owned()).or_default().0 = kind.to_owned();
+            rows.entry(name.to_owned()).or_default().kind = kind.to_owned();
         } else if let Some((name, rest)) = line.split_once('{') {
-            let (label, rest) = rest.split_once("=\"").unwrap();
-            if label != "le" {
-                let value = rest.split('"').next().unwrap();
-                labels.insert(name.to_owned(), label.to_owned());
-                rows.entry(name.to_owned()).or_default().2.push(value.to_owned());
+            let labels = rest.split_once('}').unwrap().0;
+            for pair in labels.split(',').filter(|pair| !pair.starts_with("le=")) {
+                let (label, value) = pair.split_once('=').unwrap();
+                let labels = &mut rows.entry(name.to_owned()).or_default().labels;
+                let value = value.trim_matches('"').to_owned();
+                match labels.iter_mut().find(|(known, _)| known == label) {
+                    Some((_, values)) => _ = values.insert(value),
+                    None => labels.push((label.to_owned(), BTreeSet::from([value]))),
+                }
             }
         }
     }
     let mut text = String::from("| metric | type | label | values | meaning |\n|---|---|---|---|---|\n");
-    for (name, (kind, help, values)) in rows {
-        let label = labels.get(&name).map(|label| format!("`{label}`")).unwrap_or_default();
-        text += &format!("| `{name}` | {kind} | {label} | {} | {help} |\n", values.join(", "));
+    for (name, Row { kind, help, labels }) in rows {
+        let names: Vec<String> = labels.iter().map(|(label, _)| format!("`{label}`")).collect();
+        let values: Vec<String> = labels
+            .into_iter()
+            .map(|(_, values)| values.into_iter().collect::<Vec<_>>().join(", "))
+            .collect();
+        text += &format!(
+            "| `{name}` | {kind} | {} | {} | {help} |\n",
+            names.join("; "),
+            values.join("; ")
+        );
     }
     text
 }

@@ -93,7 +93,7 @@ pub(super) async fn bring_up(
         endpoint_version: prepared.protocol_version().to_owned(),
         metrics: Arc::clone(metrics),
         link: facts.link(keys.authority_key)?,
-        cluster: Some(Cluster::new(facts.deployment(endpoint_id))),
+        cluster: Some(Cluster::new(facts.deployment(endpoint_id)?, Arc::clone(metrics))),
         release: facts.release(),
     })
     .await?;

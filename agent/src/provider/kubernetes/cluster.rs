@@ -17,9 +17,11 @@ use uuid::Uuid;
 
 use super::anchor;
 use super::api::ApiError;
+use super::counted::CountLayer;
 use super::events::Recorder;
 use super::limits::RateLimit;
 use super::watch::Watches;
+use crate::telemetry::Metrics;
 
 /// Requests a second that the process makes, and how many at once. A block takes two to start and two to end.
 const REQUESTS: (u32, u32) = (100, 200);
@@ -48,6 +50,8 @@ pub struct Deployment {
     pub pod_uid: Option<String>,
     /// The image that brings the `worker` program, where the option `worker_image` does not say.
     pub worker_image: Option<String>,
+    /// How long the agent's pod may take to end once it is told to; Kubernetes' 30 s if it is not said.
+    pub termination_grace: Option<Duration>,
 }
 
 /// A cluster, as all user endpoints of the process see it. Nothing is connected before it is used.
@@ -59,12 +63,13 @@ pub struct Cluster {
     anchors: Mutex<BTreeMap<String, (OwnerReference, Instant)>>,
     watches: Watches,
     recorder: Recorder,
+    metrics: Arc<Metrics>,
 }
 
 impl Cluster {
     /// A cluster that nobody has asked for anything yet.
     #[must_use]
-    pub fn new(deployment: Deployment) -> Arc<Self> {
+    pub fn new(deployment: Deployment, metrics: Arc<Metrics>) -> Arc<Self> {
         let recorder = Recorder::new(&deployment);
         Arc::new(Self {
             watches: Watches::new(deployment.endpoint_id),
@@ -74,13 +79,14 @@ impl Cluster {
             annotations: RateLimit::new(ANNOTATIONS.0, ANNOTATIONS.1),
             anchors: Mutex::default(),
             recorder,
+            metrics,
         })
     }
 
-    /// A cluster that is reached by this client, whatever the configuration says.
+    /// A cluster that is reached by this client, whatever the configuration says. Its requests are not counted.
     #[must_use]
     pub fn with_client(deployment: Deployment, client: Client) -> Arc<Self> {
-        let cluster = Self::new(deployment);
+        let cluster = Self::new(deployment, Metrics::shared());
         // It was made this very moment: there is no other client in it.
         let _ = cluster.client.set(client);
         cluster
@@ -120,7 +126,7 @@ impl Cluster {
                     .await
                     .map_err(|error| ApiError::Unusable(error.to_string()))?
             };
-            connect(config).map_err(ApiError::of)
+            connect(config, &self.metrics).map_err(ApiError::of)
         };
         self.client.get_or_try_init(connect).await.cloned()
     }
@@ -151,11 +157,12 @@ impl std::fmt::Debug for Cluster {
 
 /// A client that repeats what the server asks to be repeated (429, 503, 504; as it says in `Retry-After`), a few times:
 /// what a request means is not known down here.
-fn connect(mut config: Config) -> kube::Result<Client> {
+fn connect(mut config: Config, metrics: &Arc<Metrics>) -> kube::Result<Client> {
     config.default_retry = false;
     let policy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5), 4, true)
         .map_err(|error| kube::Error::Service(error.into()))?;
     let client = ClientBuilder::try_from(config)?
+        .with_layer(&CountLayer(Arc::clone(metrics)))
         .with_layer(&BufferLayer::new(QUEUE))
         .with_layer(&RetryLayer::new(policy))
         .with_layer(&BufferLayer::new(QUEUE))

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `cluster` | what all user endpoints of the process share |
 //! | `keeper` | the blocks of one user endpoint: orders, sightings and outcomes, one after the other |
-//! | `jobs`, `api`, `limits` | what is asked of the API server, how, and how often |
+//! | `jobs`, `api`, `limits`, `counted` | what is asked of the API server, how, how often at most, and how often in fact |
 //! | `watch` | one list and watch for each namespace |
 //! | `pod`, `command`, `secret`, `anchor`, `labels` | the objects that are made |
 //! | `permissions` | what the agent's account may not do |
@@ -17,6 +17,7 @@ mod anchor;
 mod api;
 mod cluster;
 mod command;
+mod counted;
 mod events;
 mod explain;
 mod jobs;

@@ -111,6 +111,9 @@ impl Driver {
             status.state = state;
             status.broker = broker;
             status.blocks = blocks;
+            status.blocks_max = engine.blocks_max;
+            status.blocks_bound = Some(engine.blocks_bound.as_str());
+            status.blocks_bounded = engine.blocks_bounded_by.is_some();
             status.slots = figures.slots;
             status.tasks_waiting = figures.waiting + engine.queue_depth;
             status.tasks_running = figures.running;
