@@ -144,9 +144,10 @@ pub enum OnUnschedulable {
 }
 
 /// Which option bounds the number of blocks: the smallest of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Bound {
     /// `max_blocks`.
+    #[default]
     MaxBlocks,
     /// `max_cores`, in cores of one block.
     MaxCores,

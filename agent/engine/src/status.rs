@@ -38,7 +38,11 @@ pub struct Status {
     pub blocks_ending: usize,
     /// Blocks that there should be.
     pub blocks_wanted: u32,
-    /// The option that keeps more blocks from being wanted, if one does.
+    /// The most blocks that there may be.
+    pub blocks_max: u32,
+    /// The option that says so: the smallest of the bounds.
+    pub blocks_bound: Bound,
+    /// The same, if it keeps more blocks from being wanted now.
     pub blocks_bounded_by: Option<Bound>,
     /// Starts that failed in a row ([`Engine::last_start_failure`]).
     pub start_failures: u32,
@@ -90,6 +94,8 @@ impl Engine {
             settled_remembered: self.settled.len(),
             blocks_waiting: self.blocks.obstructed(),
             blocks_wanted: wanted.blocks,
+            blocks_max: self.settings.scaling.max_blocks,
+            blocks_bound: self.settings.scaling.bound,
             blocks_bounded_by: wanted.bounded.then_some(self.settings.scaling.bound),
             start_failures: self.scaler.failures().0,
             next_start: self.scaler.paused_until(now).map(|at| at.since(now)),

@@ -97,7 +97,7 @@ impl UserEndpoint {
         let (ended_sender, ended) = watch::channel(None);
         let name = specification.name.clone();
         // A panic is caught at the task's edge and ends this user endpoint alone.
-        let span = tracing::info_span!("user_endpoint", name = %name);
+        let span = tracing::info_span!("user_endpoint", of = %name);
         let running = tokio::spawn(run(specification, environment, status_sender.clone(), inbox).instrument(span));
         tokio::spawn(async move {
             let how = match running.await {
