@@ -255,8 +255,10 @@ def newer_broker(queue_type: str, kinds: str) -> Callable[[Run], None]:
     return run_suites
 
 
-INTERCHANGE_FAULTS = "(test_faults or test_doubt)"
-"""Those of the interchange's tests that wait for something to break and to mend."""
+INTERCHANGE_KILLS = "(kills or replica)"
+"""Those of the interchange's tests that wait for one that is dead to be replaced."""
+INTERCHANGE_FAULTS = f"(test_faults or test_doubt) and not {INTERCHANGE_KILLS}"
+"""Those that wait for something else to break and to mend."""
 INTERCHANGE_CLEANING = "test_housekeeping"
 """Those that wait for something to go away."""
 INTERCHANGE_AT_BROKER = "test_api or test_strangers or test_credentials or test_intrusion or test_doubt"
@@ -330,12 +332,17 @@ STAGES = [
     line(
         "interchange",
         "every route, as its owner and as a stranger; intruders at the broker; its own broker users and figures",
-        suite("interchange", select=f"not ({INTERCHANGE_FAULTS} or {INTERCHANGE_CLEANING})"),
+        suite("interchange", select=f"not (test_faults or test_doubt or {INTERCHANGE_CLEANING})"),
     ),
     line(
         "interchange-faults",
-        "kills, replicas, brokers that fail or hold confirms back",
+        "brokers and databases that fail, or hold confirms back",
         suite("interchange", select=INTERCHANGE_FAULTS),
+    ),
+    line(
+        "interchange-kills",
+        "an interchange is killed at any moment, alone or one of two: nothing is lost",
+        suite("interchange", select=f"test_faults and {INTERCHANGE_KILLS}"),
     ),
     line(
         "interchange-tidy",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from harness import checkout, http
 from harness.interchange import Interchange
+from harness.postgresql import PostgreSQL
 from harness.rabbitmq import RabbitMQ
 from interchange.calls import Api, Speaker, connect, eventually, metric, result_body
 
@@ -203,6 +204,23 @@ def readiness(interchange):
     """The answer of /readyz."""
     status, text = http.call("GET", f"{interchange.url}/readyz")
     return status, json.loads(text)
+
+
+def test_who_has_lost_its_database_says_so_and_is_ready_when_it_is_back(make_interchange, keeper):
+    database = PostgreSQL(keeper, name="stopped").start()
+    interchange = make_interchange(database=database.create_database("away"))
+    api = Api(interchange, interchange.create_client("away"))
+    assert readiness(interchange) == (200, {"broker": True, "database": True})
+    database.stop()
+    eventually(lambda: readiness(interchange) == (503, {"broker": True, "database": False}), "not ready", 30)
+    assert http.call("GET", f"{interchange.url}/livez")[0] == 200
+    status, answer = api.call("GET", "/v2/endpoints", timeout=60)
+    assert (status, answer["code"]) == (503, "SERVICE_UNAVAILABLE"), answer
+    database.start()
+    eventually(lambda: readiness(interchange)[0] == 200, "ready again", 30)
+    api.done("GET", "/v2/endpoints")
+    interchange.stop()
+    database.stop()
 
 
 def test_a_restart_of_the_broker_loses_no_task_and_no_result(keeper, ill_used):
