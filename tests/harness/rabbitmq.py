@@ -77,11 +77,13 @@ class RabbitMQ:
         management_port: int | None = None,
         settings: str = "",
         address: str | None = None,
+        erlang_arguments: str = "",
     ):
         self.keeper = keeper
         self.name = name
         self.root = root
         self.address = address
+        self._erlang_arguments = erlang_arguments
         self.port = port or ports.free_port()
         self.management_port = management_port or ports.free_port()
         self.user = "waypost-admin"
@@ -163,7 +165,7 @@ log.file = false
             # The script then replaces itself by the node, so that signals reach it.
             "RUNNING_UNDER_SYSTEMD": "true",
             # Idle schedulers sleep instead of spinning: the machine is shared.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+sbwt none +sbwtdcpu none +sbwtdio none {self._erlang_arguments}",
         }
 
     def _command(self, *arguments: str) -> list[str]:

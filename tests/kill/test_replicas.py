@@ -18,19 +18,14 @@ def replicas(make_interchange, database, virtual_host, tmp_path):
 
 
 @pytest.mark.parametrize("kind", checkout.KINDS)
-def test_what_one_replica_was_told_the_other_knows(replicas, make_endpoint, tmp_path, kind, monkeypatch):
+def test_what_one_replica_was_told_the_other_knows(replicas, make_endpoint, become, tmp_path, kind):
     """The endpoint registers at one replica; tasks are submitted to the other, which is then killed."""
     from globus_compute_sdk import Executor
-    from harness.interchange import client_settings
 
     first, second = replicas
     client = first.create_client("replicated")
     endpoint = make_endpoint(first, client, kind)
-    for name, value in client_settings(second.port, client, tmp_path / "client").items():
-        monkeypatch.setenv(name, value)
-    # The group that the SDK shares between the executors of a process is of another service.
-    monkeypatch.setattr(Executor, "_default_task_group_id", None)
-    (tmp_path / "client").mkdir()
+    become(second, client)
     (tmp_path / "marks").mkdir()
     with Executor(endpoint_id=endpoint.id, api_burst_limit=8, api_burst_window_s=1) as executor:
         assert executor.submit(double, 3).result(WAIT) == 6
