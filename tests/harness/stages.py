@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import re
 import shutil
@@ -183,8 +184,8 @@ def deny(run: Run) -> None:
         program = folder / "bin" / "cargo-deny"
         if not program.exists():
             command = ["cargo", "install", "cargo-deny", "--version", CARGO_DENY, "--locked", "--root", folder]
-            # A profile that builds in half the time and runs as well for this purpose.
-            quick = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_OPT_LEVEL": "1"}
+            # It runs for seconds, and would be optimized for minutes.
+            quick = {"CARGO_PROFILE_RELEASE_LTO": "off", "CARGO_PROFILE_RELEASE_OPT_LEVEL": "0"}
             quick["CARGO_PROFILE_RELEASE_CODEGEN_UNITS"] = "16"
             if run.command(command, quick, yields=True) != 0:
                 raise ProcessError(f"cargo-deny {CARGO_DENY} could not be installed; see {run.log}")
@@ -389,17 +390,24 @@ def build(run: Run) -> None:
         raise ProcessError(f"`cargo build --release` failed; see {run.log}")
 
 
-def prepare(run: Run, stages: list[Stage]) -> None:
-    """Installs what the stages need."""
-    packages = sorted({package for stage in stages for package in stage.packages})
-    debian.install(packages, run.log)
+def environments(run: Run, stages: list[Stage]) -> None:
+    """The Python environments that the stages use."""
     checkout.tools().make(run.keeper)
     if any(stage.clients for stage in stages):
         for version in checkout.SDK_VERSIONS:
             checkout.clients(version).make(run.keeper)
-    if any(stage.built for stage in stages):
-        build(run)
-    if any(stage.pods for stage in stages):
-        command = [*checkout.STATIC_WORKER, "--target", checkout.host_target()]
-        if run.command(command) != 0:
-            raise ProcessError(f"`{' '.join(command)}` failed; see {run.log}")
+
+
+def prepare(run: Run, stages: list[Stage]) -> None:
+    """Installs what the stages need; pip, which mostly waits, beside the compiler."""
+    packages = sorted({package for stage in stages for package in stage.packages})
+    debian.install(packages, run.log)
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        made = beside.submit(environments, run, stages)
+        if any(stage.built for stage in stages):
+            build(run)
+        if any(stage.pods for stage in stages):
+            command = [*checkout.STATIC_WORKER, "--target", checkout.host_target()]
+            if run.command(command) != 0:
+                raise ProcessError(f"`{' '.join(command)}` failed; see {run.log}")
+        made.result()
