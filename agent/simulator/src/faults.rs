@@ -3,7 +3,8 @@ use std::time::Duration;
 use waypost_engine::{BlockEnd, BlockEndKind, BlockId, Input};
 
 use crate::Fault;
-use crate::world::{Happening, World};
+use crate::happening::Happening;
+use crate::world::World;
 
 impl World<'_> {
     /// Something goes wrong now.

@@ -9,15 +9,15 @@
     reason = "a world looks at what concerns it, and lets the rest pass"
 )]
 
-mod agent;
-mod broker;
+mod actors;
 mod chance;
 mod checkers;
 mod faults;
-mod machine;
+mod happening;
 mod options;
-mod platform;
+mod play;
 pub mod scaling;
+mod state;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

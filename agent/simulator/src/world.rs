@@ -1,104 +1,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use waypost_engine::{BlockEnd, BlockId, Input, PublishId, TaskId, Time, ToWorker, WorkerId};
+use waypost_engine::{BlockId, TaskId, Time};
 
-use crate::agent::Agent;
-use crate::broker::{Broker, ChannelUse};
 use crate::chance::Chance;
 use crate::checkers::Checkers;
-use crate::machine::Machine;
-use crate::platform::Cluster;
+use crate::happening::Happening;
+use crate::state::{Agent, Broker, Cluster, Machine};
 use crate::{Fault, Options};
-
-/// Something that will happen.
-#[derive(Debug, Clone)]
-pub(crate) enum Happening {
-    Submit(TaskId),
-    Fault(Fault),
-    Heal,
-    StartAgent {
-        life: u64,
-    },
-    KillAgent {
-        life: u64,
-    },
-    ConnectConsumer {
-        life: u64,
-    },
-    ConnectPublisher {
-        life: u64,
-    },
-    Wake {
-        life: u64,
-    },
-    ToAgent {
-        life: u64,
-        via: Via,
-        input: Input,
-    },
-    ToBroker {
-        channel: u64,
-        what: ChannelUse,
-    },
-    Publish {
-        publisher: u64,
-        publish: PublishId,
-        task: TaskId,
-        body: Bytes,
-    },
-    ConsumerTimeout {
-        channel: u64,
-        tag: u64,
-    },
-    BrokerBack,
-    JournalBack,
-    ToWorker {
-        block: BlockId,
-        worker: WorkerId,
-        message: ToWorker,
-    },
-    Dial {
-        block: BlockId,
-        dial: u64,
-    },
-    ExecutorEnds {
-        block: BlockId,
-        run: u64,
-    },
-    BlockCreated {
-        block: BlockId,
-        ready_in: Duration,
-    },
-    BlockAdvances {
-        block: BlockId,
-        ready_in: Duration,
-    },
-    BlockReady {
-        block: BlockId,
-    },
-    GraceOver {
-        block: BlockId,
-        end: BlockEnd,
-    },
-    NodeBack {
-        node: u32,
-    },
-    BlockDies {
-        block: BlockId,
-        end: BlockEnd,
-    },
-}
-
-/// The connection that an input comes by; if that is gone by then, the input is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Via {
-    Channel(u64),
-    Publisher(u64),
-    Worker(WorkerId),
-    Process,
-}
 
 /// One task, as the world knows it.
 #[derive(Debug)]
@@ -117,7 +26,7 @@ pub(crate) struct World<'a> {
     pub(crate) prepare: &'a dyn Fn(&mut waypost_engine::Engine),
     pub(crate) chance: Chance,
     pub(crate) now: Time,
-    agenda: BTreeMap<(Time, u64), Happening>,
+    pub(crate) agenda: BTreeMap<(Time, u64), Happening>,
     next_number: u64,
     pub(crate) agent: Agent,
     pub(crate) broker: Broker,
@@ -131,10 +40,7 @@ pub(crate) struct World<'a> {
 }
 
 /// When the world begins.
-const START: Time = Time::from_micros(1_000_000_000_000_000);
-/// More happenings than any world that converges has.
-const STEPS_MAX: u64 = 5_000_000;
-
+pub(crate) const START: Time = Time::from_micros(1_000_000_000_000_000);
 impl<'a> World<'a> {
     pub(crate) fn new(options: &'a Options, prepare: &'a dyn Fn(&mut waypost_engine::Engine)) -> Self {
         let mut world = Self {
@@ -231,105 +137,6 @@ impl<'a> World<'a> {
     pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
         if self.options.trace {
             crate::say(&format!("{:>12.6} {}", self.now.since(START).as_secs_f64(), what()));
-        }
-    }
-
-    /// Lets everything happen until all is well, or it is too late for that: the time by which it should have been.
-    pub(crate) fn run(&mut self) -> Result<(), String> {
-        let work: Duration = self.facts.values().map(|facts| facts.takes * (facts.deaths + 2)).sum();
-        let limit = START + self.options.trouble + work + Duration::from_secs(4 * 3600);
-        while let Some(((at, _), happening)) = self.agenda.pop_first() {
-            self.steps += 1;
-            self.now = at;
-            self.happen(happening);
-            if self.checkers.violation.is_some() {
-                return Ok(());
-            }
-            if self.healed && self.steps.is_multiple_of(16) && self.unfinished().is_none() {
-                return self.end();
-            }
-            if self.now > limit || self.steps > STEPS_MAX {
-                break;
-            }
-        }
-        match self.unfinished() {
-            None => self.end(),
-            Some(what) => Err(what),
-        }
-    }
-
-    /// The endpoint is stopped for good, and must leave nothing.
-    fn end(&mut self) -> Result<(), String> {
-        self.stop_agent();
-        let limit = self.now + Duration::from_secs(3600);
-        while let Some(((at, _), happening)) = self.agenda.pop_first() {
-            self.steps += 1;
-            self.now = at;
-            self.happen(happening);
-            if self.checkers.violation.is_some()
-                || self.agent.drained && self.machines.values().all(|block| !block.exists)
-            {
-                return Ok(());
-            }
-            if self.now > limit || self.steps > STEPS_MAX {
-                break;
-            }
-        }
-        let left: Vec<String> = self
-            .machines
-            .iter()
-            .filter(|(_, machine)| machine.exists)
-            .map(|(id, _)| id.to_string())
-            .collect();
-        Err(format!(
-            "the endpoint does not stop: drained {}, blocks left {left:?}",
-            self.agent.drained
-        ))
-    }
-
-    fn happen(&mut self, happening: Happening) {
-        match happening {
-            Happening::Submit(task) => self.submit(task),
-            Happening::Fault(fault) if self.healed => self.trace(|| format!("no more {fault:?}")),
-            Happening::Fault(fault) => self.fault(fault),
-            Happening::Heal => self.heal(),
-            Happening::StartAgent { life } => self.start_agent(life),
-            Happening::KillAgent { life } => self.kill_agent(life),
-            Happening::ConnectConsumer { life } => self.connect_consumer(life),
-            Happening::ConnectPublisher { life } => self.connect_publisher(life),
-            Happening::Wake { life } => self.wake(life),
-            Happening::ToAgent { life, via, input } => self.agent_receives(life, via, input),
-            Happening::ToBroker { channel, what } => self.use_channel(channel, what),
-            Happening::Publish {
-                publisher,
-                publish,
-                task,
-                body,
-            } => self.publish(publisher, publish, task, body),
-            Happening::ConsumerTimeout { channel, tag } => self.consumer_timeout(channel, tag),
-            Happening::BrokerBack => self.broker.up = true,
-            Happening::JournalBack => self.agent.journal_fails = false,
-            Happening::ToWorker { block, worker, message } => self.worker_receives(block, worker, message),
-            Happening::Dial { block, dial } => self.dial(block, dial),
-            Happening::ExecutorEnds { block, run } => self.executor_ends(block, run),
-            Happening::BlockCreated { block, ready_in } => self.block_created(block, ready_in),
-            Happening::BlockAdvances { block, ready_in } => self.block_advances(block, ready_in),
-            Happening::BlockReady { block } => self.block_ready(block),
-            Happening::GraceOver { block, end } => self.grace_over(block, end),
-            Happening::NodeBack { node } => self.node_back(node),
-            Happening::BlockDies { block, end } => self.block_dies(block, end),
-        }
-    }
-
-    fn heal(&mut self) {
-        self.trace(|| "HEAL".into());
-        self.healed = true;
-        self.broker.up = true;
-        self.broker.held_by_other = None;
-        self.agent.journal_fails = false;
-        self.heal_cluster();
-        for machine in self.machines.values_mut() {
-            machine.unreachable_until = None;
         }
     }
 

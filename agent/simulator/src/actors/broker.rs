@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -6,82 +6,9 @@ use uuid::Uuid;
 use waypost_engine::{ChannelEpoch, Delivery, DeliveryTag, FunctionId, Input, PublishId, PublishOutcome, TaskId};
 
 use crate::Fault;
-use crate::world::{Happening, Via, World};
-
-/// One queue of tasks, its one consumer, and everything that was ever published as a result.
-#[derive(Debug)]
-pub(crate) struct Broker {
-    pub(crate) up: bool,
-    pub(crate) ready: VecDeque<Message>,
-    pub(crate) channel: Option<Channel>,
-    pub(crate) publisher: Option<u64>,
-    /// Another agent holds the queue until then.
-    pub(crate) held_by_other: Option<waypost_engine::Time>,
-    /// The results that were taken, in their order.
-    pub(crate) results: BTreeMap<TaskId, Vec<Bytes>>,
-    /// The tasks of which a delivery was acknowledged.
-    pub(crate) acknowledged: BTreeSet<TaskId>,
-    quorum: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Message {
-    pub(crate) task: TaskId,
-    deliveries: u64,
-}
-
-#[derive(Debug)]
-pub(crate) struct Channel {
-    pub(crate) epoch: u64,
-    pub(crate) unacknowledged: BTreeMap<u64, Unacknowledged>,
-    next_tag: u64,
-    consumer: Option<Consumer>,
-    consumers: u64,
-    /// Deliveries are not overtaken by later ones.
-    clock: waypost_engine::Time,
-}
-
-/// The present consumer. What came by the one before does not count towards its window.
-#[derive(Debug, Clone, Copy)]
-struct Consumer {
-    number: u64,
-    window: u32,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Unacknowledged {
-    pub(crate) message: Message,
-    consumer: u64,
-}
-
-/// What an agent does on its channel.
-#[derive(Debug, Clone)]
-pub(crate) enum ChannelUse {
-    Acknowledge { tag: u64, multiple: bool },
-    Requeue { tag: u64 },
-    Consume { window: u32 },
-    Cancel,
-    Depth,
-}
-
-impl Broker {
-    pub(crate) const fn new(quorum: bool) -> Self {
-        Self {
-            up: true,
-            ready: VecDeque::new(),
-            channel: None,
-            publisher: None,
-            held_by_other: None,
-            results: BTreeMap::new(),
-            acknowledged: BTreeSet::new(),
-            quorum,
-        }
-    }
-
-    fn requeue(&mut self, message: Message) {
-        self.ready.push_front(message);
-    }
-}
+use crate::happening::{ChannelUse, Happening, Via};
+use crate::state::{Channel, Consumer, Message, Unacknowledged};
+use crate::world::World;
 
 impl World<'_> {
     pub(crate) fn submit(&mut self, task: TaskId) {

@@ -1,107 +1,16 @@
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
 use waypost_engine::{
-    BlockEnd, BlockEndKind, BlockId, BlockState, ExecutorEnd, ExecutorExit, HeldState, HeldTask, Input, ProcessExit,
-    RefusalReason, Slot, TaskId, TaskOutcome, Time, ToWorker, WorkerId,
+    BlockEnd, BlockEndKind, BlockId, ExecutorExit, HeldState, HeldTask, Input, RefusalReason, TaskId, ToWorker,
+    WorkerId,
 };
 
-use crate::world::{Happening, Via, World};
+use crate::happening::{Happening, Via};
+use crate::state::{Held, Running};
+use crate::world::World;
 
 /// A worker that no agent has answered for so long ends itself.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-
-/// A block and the worker in it.
-#[derive(Debug, Default)]
-pub(crate) struct Machine {
-    /// The platform has it.
-    pub(crate) exists: bool,
-    /// The worker's side of its link.
-    pub(crate) session: Option<WorkerId>,
-    dial: u64,
-    redials: u32,
-    pub(crate) unreachable_until: Option<Time>,
-    /// Since when no agent of the present life has its link.
-    pub(crate) silent_since: Option<Time>,
-    pub(crate) queue: VecDeque<(TaskId, u32)>,
-    pub(crate) running: BTreeMap<u64, Running>,
-    pub(crate) held: BTreeMap<TaskId, Held>,
-    settled: BTreeSet<TaskId>,
-    credit: u32,
-    result_credit: i64,
-    unsent: VecDeque<TaskId>,
-    draining: bool,
-    /// The agent has answered the hello with all that it has to say to it: results may be sent.
-    heard: bool,
-    /// The node that it is on, once it was placed.
-    pub(crate) node: Option<u32>,
-    /// What the platform says of it.
-    pub(crate) state: Option<BlockState>,
-    /// Its node is gone: the platform has it on record, and can neither end it nor say more.
-    pub(crate) on_lost_node: bool,
-    /// Nothing of it lives, though the platform does not know.
-    pub(crate) dead: bool,
-    /// Since when it has had nothing to do.
-    pub(crate) idle_since: Time,
-    /// Tasks that were cancelled or asked back before they came.
-    early: BTreeSet<(TaskId, u32)>,
-    clock: Time,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Running {
-    pub(crate) task: TaskId,
-    attempt: u32,
-    slot: u32,
-}
-
-/// What a worker keeps of a task that ended.
-#[derive(Debug, Clone)]
-pub(crate) struct Held {
-    attempt: u32,
-    /// The result, or nothing if the executor died.
-    body: Option<Bytes>,
-    how: ExecutorExit,
-}
-
-impl Machine {
-    /// One that was made just now; no agent has heard of it.
-    pub(crate) fn new(now: Time) -> Self {
-        Self {
-            exists: true,
-            silent_since: Some(now),
-            ..Self::default()
-        }
-    }
-
-    /// Nothing of it lives, and the platform has it on record.
-    pub(crate) fn die_unseen(&mut self) {
-        *self = Self {
-            exists: true,
-            dead: true,
-            on_lost_node: true,
-            node: self.node,
-            state: self.state.take(),
-            silent_since: self.silent_since,
-            ..Self::default()
-        };
-    }
-
-    fn is_done(&self) -> bool {
-        self.queue.is_empty() && self.running.is_empty() && self.held.is_empty()
-    }
-
-    fn has(&self, task: TaskId) -> bool {
-        self.held.contains_key(&task)
-            || self.running.values().any(|run| run.task == task)
-            || self.queue.iter().any(|(queued, _)| *queued == task)
-    }
-
-    pub(crate) fn is_busy(&self) -> bool {
-        !self.is_done()
-    }
-}
 
 impl World<'_> {
     pub(crate) fn dial_after(&mut self, block: BlockId, pause: Duration) {
@@ -253,7 +162,7 @@ impl World<'_> {
     }
 
     /// Sends something to the agent over the block's link, in its order.
-    fn tell_agent(&mut self, block: BlockId, input: Input) {
+    pub(super) fn tell_agent(&mut self, block: BlockId, input: Input) {
         let (latency, overtaken) = (self.latency(), self.options.overtaken);
         let now = self.now;
         let life = self.agent.life;
@@ -346,7 +255,7 @@ impl World<'_> {
         self.note_idleness(block);
     }
 
-    fn note_idleness(&mut self, block: BlockId) {
+    pub(super) fn note_idleness(&mut self, block: BlockId) {
         let now = self.now;
         if let Some(machine) = self.machines.get_mut(&block)
             && machine.is_busy()
@@ -370,7 +279,7 @@ impl World<'_> {
     }
 
     /// The worker does not run a task that it was sent.
-    fn refuse(&mut self, block: BlockId, task: TaskId, attempt: u32, reason: RefusalReason) {
+    pub(super) fn refuse(&mut self, block: BlockId, task: TaskId, attempt: u32, reason: RefusalReason) {
         let Some(worker) = self.machines.get(&block).and_then(|machine| machine.session) else {
             return;
         };
@@ -407,7 +316,7 @@ impl World<'_> {
         self.after(pause, Happening::BlockDies { block, end });
     }
 
-    fn end_if_drained(&mut self, block: BlockId) {
+    pub(super) fn end_if_drained(&mut self, block: BlockId) {
         let Some(machine) = self.machines.get(&block) else {
             return;
         };
@@ -423,7 +332,7 @@ impl World<'_> {
         }
     }
 
-    fn grant(&mut self, block: BlockId) {
+    pub(super) fn grant(&mut self, block: BlockId) {
         let Some(machine) = self.machines.get_mut(&block) else {
             return;
         };
@@ -431,166 +340,6 @@ impl World<'_> {
         if !machine.draining {
             machine.credit += 1;
             self.tell_agent(block, Input::WorkerCredit { worker, tasks: 1 });
-        }
-    }
-
-    fn begin_tasks(&mut self, block: BlockId) {
-        loop {
-            let slots = self.options.slots;
-            let run = self.number();
-            let Some(machine) = self.machines.get_mut(&block) else {
-                return;
-            };
-            if !machine.heard {
-                return;
-            }
-            let used: BTreeSet<u32> = machine.running.values().map(|run| run.slot).collect();
-            let Some(slot) = (0..slots).find(|slot| !used.contains(slot)) else {
-                return;
-            };
-            let Some((task, attempt)) = machine.queue.pop_front() else {
-                return;
-            };
-            machine.held.remove(&task);
-            machine.running.insert(run, Running { task, attempt, slot });
-            let session = machine.session;
-            let max = self.max_attempt();
-            self.checkers.run_begins(task, run, block, attempt, self.now, max);
-            self.trace(|| format!("block {block} begins {task} as run {run}"));
-            if let Some(worker) = session {
-                self.tell_agent(
-                    block,
-                    Input::TaskStarted {
-                        worker,
-                        task,
-                        attempt,
-                        slot: Slot(slot),
-                    },
-                );
-            }
-            let takes = self.facts.get(&task).map_or(Duration::ZERO, |facts| facts.takes);
-            let takes = takes.mul_f64(0.5 + self.chance.range(0, 1000) as f64 / 1000.0);
-            self.after(takes, Happening::ExecutorEnds { block, run });
-        }
-    }
-
-    fn max_attempt(&self) -> u32 {
-        match self.options.settings.guarantee {
-            waypost_engine::Guarantee::AtLeastOnce => self.options.settings.max_retries_on_system_failure,
-            waypost_engine::Guarantee::AtMostOnce => 0,
-        }
-    }
-
-    pub(crate) fn executor_ends(&mut self, block: BlockId, run: u64) {
-        let Some(machine) = self.machines.get_mut(&block) else {
-            return;
-        };
-        let Some(Running { task, attempt, .. }) = machine.running.remove(&run) else {
-            return;
-        };
-        let Some(facts) = self.facts.get_mut(&task) else { return };
-        facts.runs += 1;
-        let died = facts.runs <= facts.deaths;
-        let mut body = format!("result of {task} by run {run} in {block}").into_bytes();
-        body.resize(body.len().max(facts.result_bytes), 0);
-        let held = Held {
-            attempt,
-            body: (!died).then(|| Bytes::from(body)),
-            how: ExecutorExit::Process(ProcessExit::Signal(11)),
-        };
-        machine.held.insert(task, held);
-        machine.unsent.push_back(task);
-        self.checkers.run_ends(task, run, died);
-        self.trace(|| format!("block {block} ends {task}{}", if died { " by a signal" } else { "" }));
-        self.send_results(block);
-        self.grant(block);
-        self.begin_tasks(block);
-    }
-
-    fn send_results(&mut self, block: BlockId) {
-        loop {
-            let Some(machine) = self.machines.get_mut(&block) else {
-                return;
-            };
-            let Some(worker) = machine.session else { return };
-            if machine.result_credit <= 0 {
-                return;
-            }
-            let Some(task) = machine.unsent.pop_front() else { return };
-            let Some(held) = machine.held.get(&task).cloned() else {
-                continue;
-            };
-            let attempt = held.attempt;
-            match held.body {
-                Some(body) => {
-                    machine.result_credit -= i64::try_from(body.len()).unwrap_or(i64::MAX);
-                    let outcome = TaskOutcome::Succeeded;
-                    self.tell_agent(
-                        block,
-                        Input::TaskFinished {
-                            worker,
-                            task,
-                            attempt,
-                            outcome,
-                            body,
-                        },
-                    );
-                }
-                None => {
-                    let end = ExecutorEnd {
-                        how: held.how,
-                        output: String::new(),
-                    };
-                    self.tell_agent(
-                        block,
-                        Input::TaskDied {
-                            worker,
-                            task,
-                            attempt,
-                            end,
-                        },
-                    );
-                }
-            }
-        }
-    }
-
-    fn cancel(&mut self, block: BlockId, task: TaskId, attempt: u32) {
-        let Some(machine) = self.machines.get_mut(&block) else {
-            return;
-        };
-        if !machine.has(task) {
-            machine.early.insert((task, attempt));
-            return;
-        }
-        let before = machine.queue.len();
-        machine.queue.retain(|queued| *queued != (task, attempt));
-        if machine.queue.len() < before {
-            self.grant(block);
-        }
-        let Some(machine) = self.machines.get_mut(&block) else {
-            return;
-        };
-        let run = machine
-            .running
-            .iter()
-            .find(|(_, run)| run.task == task && run.attempt == attempt)
-            .map(|(run, _)| *run);
-        if let Some(run) = run {
-            machine.running.remove(&run);
-            machine.held.insert(
-                task,
-                Held {
-                    attempt,
-                    body: None,
-                    how: ExecutorExit::Cancelled,
-                },
-            );
-            machine.unsent.push_back(task);
-            self.checkers.run_cancelled(task, run);
-            self.send_results(block);
-            self.grant(block);
-            self.begin_tasks(block);
         }
     }
 

@@ -1,46 +1,16 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use waypost_engine::{
-    BlockEnd, BlockEndKind, BlockId, BlockState, Input, StartOutcome, Time, Waiting, WaitingCause, WorkerId,
+    BlockEnd, BlockEndKind, BlockId, BlockState, Input, StartOutcome, Waiting, WaitingCause, WorkerId,
 };
 
 use crate::Fault;
-use crate::machine::Machine;
-use crate::world::{Happening, Via, World};
+use crate::happening::{Happening, Via};
+use crate::state::Machine;
+use crate::world::World;
 
 /// How many nodes there are.
 const NODES: u32 = 3;
-
-/// The platform on which blocks run, and what is wrong with it at the moment.
-#[derive(Debug)]
-pub(crate) struct Cluster {
-    /// Blocks that it will make.
-    creating: BTreeSet<BlockId>,
-    /// New blocks find room from then on.
-    pub(crate) room_at: Time,
-    /// Images can be pulled from then on.
-    pub(crate) images_at: Time,
-    /// It can be asked, and says what it sees, from then on.
-    pub(crate) api_at: Time,
-    /// Nodes that are gone, and until when.
-    lost: BTreeMap<u32, Time>,
-    /// What it sees comes in its order.
-    watch: Time,
-}
-
-impl Cluster {
-    pub(crate) const fn new(now: Time) -> Self {
-        Self {
-            creating: BTreeSet::new(),
-            room_at: now,
-            images_at: now,
-            api_at: now,
-            lost: BTreeMap::new(),
-            watch: now,
-        }
-    }
-}
 
 fn waiting(cause: WaitingCause) -> BlockState {
     let text = cause.as_str().to_owned();

@@ -1,57 +1,14 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use waypost_engine::{
     BlockEndKind, BlockId, BlockState, ChannelEpoch, Drain, Engine, EntryId, Event, Failure, Input, JournalRecord,
-    Output, RefusalReason, Settings, StartOutcome, TaskId, Time, ToWorker, WorkerId,
+    Output, RefusalReason, Settings, StartOutcome, TaskId, ToWorker, WorkerId,
 };
 
-use crate::broker::ChannelUse;
-use crate::world::{Happening, Via, World};
-
-/// The process around the engine: what it keeps in memory, and what outlives it.
-#[derive(Default)]
-pub(crate) struct Agent {
-    pub(crate) life: u64,
-    pub(crate) engine: Option<Engine>,
-    pub(crate) listening: bool,
-    pub(crate) channel: Option<u64>,
-    pub(crate) publisher: Option<u64>,
-    /// The agent's side of the links.
-    pub(crate) links: BTreeMap<WorkerId, BlockId>,
-    /// Workers that may be sent nothing more.
-    draining: BTreeSet<WorkerId>,
-    /// Blocks that it has heard of and has not heard the end of, but for those on nodes that are lost.
-    known: BTreeSet<BlockId>,
-    /// Blocks of which it has heard that their node is lost.
-    on_lost_nodes: BTreeSet<BlockId>,
-    /// When it started blocks, since a worker last said hello.
-    starts: Vec<Time>,
-    born: Time,
-    wake: Option<Time>,
-    idle_turns: u32,
-    pub(crate) stopping: bool,
-    handing_over: bool,
-    fenced: bool,
-    pub(crate) drained: bool,
-    pub(crate) knows_timeout: bool,
-    /// What is on its disk.
-    journal: Vec<JournalRecord>,
-    pub(crate) accepted: BTreeSet<TaskId>,
-    pub(crate) journal_fails: bool,
-    channel_clock: Time,
-    publisher_clock: Time,
-    link_clocks: BTreeMap<WorkerId, Time>,
-    journal_clock: Time,
-}
-
-impl Agent {
-    /// It hands over, or somebody else has taken over.
-    pub(crate) const fn is_ending(&self) -> bool {
-        self.handing_over || self.fenced
-    }
-}
+use crate::happening::{ChannelUse, Happening, Via};
+use crate::state::Agent;
+use crate::world::World;
 
 /// A function of its arguments, as it must be.
 fn compose(task: TaskId, failure: &Failure) -> Bytes {
