@@ -2,8 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::StateError;
-use super::files;
+use super::{StateError, files, keys};
 
 /// Where each key is a file. The lock on `daemon.pid` keeps other processes from it.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ impl FolderMedium {
 
     /// The file of a key. What belongs to a user endpoint has a folder of its own.
     pub(super) fn path(&self, key: &str) -> PathBuf {
-        match key.strip_prefix(super::store::USER_ENDPOINT) {
+        match keys::user_endpoint_id(key) {
             Some(id) => self.folder.join("user_endpoints").join(format!("{id}.json")),
             None => self.folder.join(key),
         }
@@ -64,7 +63,7 @@ impl FolderMedium {
                 .file_name()
                 .and_then(|name| name.to_str())
                 .and_then(|name| name.strip_suffix(".json"));
-            keys.extend(id.map(|id| format!("{}{id}", super::store::USER_ENDPOINT)));
+            keys.extend(id.map(keys::user_endpoint));
         }
         Ok(keys)
     }

@@ -7,6 +7,7 @@
 mod error;
 mod files;
 mod folder;
+mod keys;
 mod pack;
 mod secret;
 mod store;

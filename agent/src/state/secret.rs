@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::StateError;
-use super::store::USER_ENDPOINT;
+use super::keys;
 
 /// Kubernetes takes no larger Secret (keys and values together).
 const SIZE_MAX: usize = 1024 * 1024;
@@ -106,7 +106,10 @@ impl SecretMedium {
         let mut seen = self.seen.lock().await;
         let fresh = self.get().await?;
         let keys = seen.insert(fresh).data.keys();
-        Ok(keys.filter(|key| key.starts_with(USER_ENDPOINT)).cloned().collect())
+        Ok(keys
+            .filter(|key| keys::user_endpoint_id(key).is_some())
+            .cloned()
+            .collect())
     }
 
     /// Sets a key's value, or removes it. False if what is there is not what was expected.

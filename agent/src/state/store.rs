@@ -10,20 +10,11 @@ use waypost_link::tls::Authority;
 use waypost_protocol::AmqpCredentials;
 
 use super::folder::FolderMedium;
+use super::keys::{self, AUTHORITY_KEY, ENDPOINT, EPOCH, REGISTRATION, STOPPED, TOKEN_KEY};
 use super::pack::{pack, unpack};
 use super::secret::{Expected, SecretMedium};
 use super::{StateError, files};
 use crate::service::RegistrationReply;
-
-/// What the keys of user endpoints begin with; their ids follow.
-pub(super) const USER_ENDPOINT: &str = "user_endpoint.";
-
-const TOKEN_KEY: &str = "token_key";
-const AUTHORITY_KEY: &str = "link_authority.pem";
-const EPOCH: &str = "epoch";
-const REGISTRATION: &str = "registration";
-const STOPPED: &str = "stopped";
-const ENDPOINT: &str = "endpoint.json";
 
 /// What outlives the process.
 #[derive(Debug)]
@@ -191,7 +182,7 @@ impl StateStore {
     /// # Errors
     /// [`StateError`]; [`StateError::Full`] if a Secret has no room for it.
     pub async fn save_user_endpoint(&self, saved: &SavedUserEndpoint) -> Result<(), StateError> {
-        self.save(&user_endpoint_key(saved.credentials.endpoint_id), saved)
+        self.save(&keys::user_endpoint(saved.credentials.endpoint_id), saved)
             .await
     }
 
@@ -200,7 +191,7 @@ impl StateStore {
     /// # Errors
     /// [`StateError`].
     pub async fn remove_user_endpoint(&self, saved: &SavedUserEndpoint) -> Result<(), StateError> {
-        let key = user_endpoint_key(saved.credentials.endpoint_id);
+        let key = keys::user_endpoint(saved.credentials.endpoint_id);
         let Some(kept) = self.read(&key).await? else {
             return Ok(());
         };
@@ -359,10 +350,6 @@ impl StateStore {
             source,
         }
     }
-}
-
-fn user_endpoint_key(id: Uuid) -> String {
-    format!("{USER_ENDPOINT}{id}")
 }
 
 impl LinkKeys {

@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::PostParams;
 
 use super::api::{ApiError, call};
-use super::cluster::Deployment;
+use super::deployment::Deployment;
 use super::labels;
 use super::limits::RateLimit;
 

@@ -13,11 +13,11 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
 use tower::buffer::BufferLayer;
 use tower::retry::RetryLayer;
-use uuid::Uuid;
 
 use super::anchor;
 use super::api::ApiError;
 use super::counted::CountLayer;
+use super::deployment::Deployment;
 use super::events::Recorder;
 use super::limits::RateLimit;
 use super::watch::Watches;
@@ -33,26 +33,6 @@ const ANCHOR_FRESH: Duration = Duration::from_secs(10);
 /// Requests that may wait for the connection.
 const QUEUE: usize = 1024;
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
-
-/// What the deployment tells the agent about itself.
-#[derive(Debug, Clone, Default)]
-pub struct Deployment {
-    /// The endpoint's id.
-    pub endpoint_id: Uuid,
-    /// The namespace that the agent runs in, if it runs in a pod.
-    pub namespace: Option<String>,
-    /// The name of the `ConfigMap` in each worker namespace that owns the pods and Secrets of the endpoint. Absent: the
-    /// provider makes one itself.
-    pub anchor: Option<String>,
-    /// The name of the agent's own pod: Events are about it.
-    pub pod_name: Option<String>,
-    /// The unique id of that pod, by which `kubectl describe` finds the Events.
-    pub pod_uid: Option<String>,
-    /// The image that brings the `worker` program, where the option `worker_image` does not say.
-    pub worker_image: Option<String>,
-    /// How long the agent's pod may take to end once it is told to; Kubernetes' 30 s if it is not said.
-    pub termination_grace: Option<Duration>,
-}
 
 /// A cluster, as all user endpoints of the process see it. Nothing is connected before it is used.
 pub struct Cluster {

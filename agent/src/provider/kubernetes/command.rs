@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::KubernetesSettings;
-use super::pod::{HOME, LINK_FOLDER, PROGRAM_FOLDER};
+use super::layout::{HOME, LINK_FOLDER, PROGRAM_FOLDER};
 use super::secret::{CERTIFICATE, TOKEN};
 
 /// Where the image that brings the worker's program has it.

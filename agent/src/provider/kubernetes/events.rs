@@ -11,7 +11,7 @@ use kube::runtime::events::{Event, EventType, Recorder as KubeRecorder, Reporter
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use super::cluster::Deployment;
+use super::deployment::Deployment;
 
 /// The same is told at most this often.
 const PERIOD: Duration = Duration::from_secs(60);

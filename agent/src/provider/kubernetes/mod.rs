@@ -2,11 +2,11 @@
 //!
 //! | module | its one job |
 //! |---|---|
-//! | `cluster` | what all user endpoints of the process share |
+//! | `deployment`, `cluster` | what the agent is told of its place; what all user endpoints of the process share |
 //! | `keeper` | the blocks of one user endpoint: orders, sightings and outcomes, one after the other |
 //! | `jobs`, `api`, `limits`, `counted` | what is asked of the API server, how, how often at most, and how often in fact |
 //! | `watch` | one list and watch for each namespace |
-//! | `pod`, `command`, `secret`, `anchor`, `labels` | the objects that are made |
+//! | `pod`, `layout`, `command`, `secret`, `anchor`, `labels` | the objects that are made |
 //! | `permissions` | what the agent's account may not do |
 //! | `explain`, `refusal` | from what Kubernetes says to the engine's words |
 //! | `kept`, `events` | failed pods that stay, and Kubernetes Events |
@@ -18,12 +18,14 @@ mod api;
 mod cluster;
 mod command;
 mod counted;
+mod deployment;
 mod events;
 mod explain;
 mod jobs;
 mod keeper;
 mod kept;
 mod labels;
+mod layout;
 mod limits;
 mod permissions;
 mod pod;
@@ -45,7 +47,8 @@ use waypost_link::BlockToken;
 
 use super::{BlockNames, CheckError, ListError, Provider, ProviderEvent};
 use crate::config::KubernetesProviderConfig;
-pub use cluster::{Cluster, Deployment};
+pub use cluster::Cluster;
+pub use deployment::Deployment;
 use jobs::Jobs;
 use keeper::{Keeper, Order};
 

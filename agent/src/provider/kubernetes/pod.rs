@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use waypost_engine::BlockId;
 
+use super::layout::{HOME, LINK_FOLDER, PROGRAM_FOLDER};
 use super::{KubernetesSettings, command, labels};
 
 /// The worker's container.
@@ -23,12 +24,6 @@ pub(super) const WORKER: &str = "worker";
 pub(super) const INSTALL: &str = "waypost-install";
 /// Volumes of ours begin with this; users' may not.
 const OURS: &str = "waypost-";
-/// Where the worker's program is, in the worker's container.
-pub(super) const PROGRAM_FOLDER: &str = "/waypost/bin";
-/// Where the block's token and the agent's certificate are.
-pub(super) const LINK_FOLDER: &str = "/waypost/link";
-/// Home, working directory and what `pip install` writes to. The root file system may be read-only.
-pub(super) const HOME: &str = "/waypost/home";
 /// The user and group that a worker runs as where nobody says otherwise.
 const USER: i64 = 1000;
 /// As POSIX modes go: the pod's own group may read.
