@@ -262,7 +262,7 @@ def newer_broker(queue_type: str, kinds: str) -> Callable[[Run], None]:
 
 INTERCHANGE_KILLS = "(kills or replica)"
 """Those of the interchange's tests that wait for one that is dead to be replaced."""
-INTERCHANGE_FAULTS = f"(test_faults or test_doubt) and not {INTERCHANGE_KILLS}"
+INTERCHANGE_FAULTS = f"(test_faults or test_doubt or test_full_disk) and not {INTERCHANGE_KILLS}"
 """Those that wait for something else to break and to mend."""
 INTERCHANGE_CLEANING = "test_housekeeping"
 """Those that wait for something to go away."""
@@ -337,11 +337,11 @@ STAGES = [
     line(
         "interchange",
         "every route, as its owner and as a stranger; intruders at the broker; its own broker users and figures",
-        suite("interchange", select=f"not (test_faults or test_doubt or {INTERCHANGE_CLEANING})"),
+        suite("interchange", select=f"not (test_faults or test_doubt or test_full_disk or {INTERCHANGE_CLEANING})"),
     ),
     line(
         "interchange-faults",
-        "brokers and databases that fail, or hold confirms back",
+        "brokers and databases that fail, disks that are full, confirms that are held back",
         suite("interchange", select=INTERCHANGE_FAULTS),
     ),
     line(

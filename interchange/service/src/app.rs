@@ -20,6 +20,7 @@
 //! | `serve` | starts it all |
 
 use tokio::sync::Notify;
+use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, BrokerError};
 use crate::config::Settings;
@@ -34,6 +35,8 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     /// Told when outbox entries of this replica are left over for the sweep.
     pub(crate) left_over: Notify,
+    /// Submits that are answered and whose outbox entries are still to be dropped; a stop in order waits for them.
+    pub(crate) handed_over: TaskTracker,
 }
 
 /// Why a piece of work that needs both the store and the broker was not done.

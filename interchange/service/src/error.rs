@@ -168,6 +168,11 @@ impl ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "a call failed for want of the database");
+        if error.is_full() {
+            return Self::unavailable(
+                "the disk of the service's database is full, so nothing was changed; try again when there is room",
+            );
+        }
         Self::unavailable("the service's database does not answer; try again")
     }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use waypost_protocol::{HEADER_FUNCTION, HEADER_RESOURCES, HEADER_SERIALIZERS, HEADER_TASK, Message, Task, encode};
@@ -21,14 +22,11 @@ use waypost_protocol::{HEADER_FUNCTION, HEADER_RESOURCES, HEADER_SERIALIZERS, HE
 use crate::app::{App, WorkError};
 use crate::broker::{Live, Outgoing, Published, endpoint_queue, persistent};
 use crate::clock::{self, Milliseconds};
-use crate::store::{EndpointKind, OutboxEntry, Store};
+use crate::store::{EndpointKind, OutboxEntry, Submission};
 use crate::user_endpoints;
 
 /// For so long nobody but the replica that claims an entry publishes it. A living replica renews its claims.
 const CLAIM: Duration = Duration::from_secs(10);
-/// The same in a process that has its database for itself. Nobody else could publish, and at its start it ends all
-/// claims: it need not renew them, for which SQLite would write each payload again.
-const CLAIM_ALONE: Duration = Duration::from_secs(600);
 /// How often a replica renews the claims of what it is publishing.
 const RENEWAL: Duration = Duration::from_secs(3);
 /// For so long a submit waits for the broker's confirms. Its tasks are accepted all the same, and a client that gave up
@@ -36,15 +34,16 @@ const RENEWAL: Duration = Duration::from_secs(3);
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(10);
 /// How often entries of dead replicas are looked for.
 const SWEEP_PERIOD: Duration = Duration::from_secs(5);
+/// The pause before the store is asked again to drop entries that the broker has confirmed.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// The bytes of tasks that are made into messages at once.
 const PART_BYTES: usize = 32 << 20;
 /// Entries that are taken over at once.
 const SWEEP_LIMIT: i64 = 200;
 
 /// Until when an entry that is claimed now is claimed.
-pub(crate) fn claimed_until(store: &Store) -> Milliseconds {
-    let claim = if store.is_shared() { CLAIM } else { CLAIM_ALONE };
-    clock::now().saturating_add(clock::milliseconds(claim))
+pub(crate) fn claimed_until() -> Milliseconds {
+    clock::now().saturating_add(clock::milliseconds(CLAIM))
 }
 
 /// The message that carries a task. User endpoints and direct endpoints have the same kind of queue.
@@ -77,43 +76,49 @@ pub(crate) fn task_message(entry: &OutboxEntry) -> Outgoing {
 }
 
 /// Publishes tasks whose entries this replica has just written, and before them the command that starts their user
-/// endpoint. Returns when the broker has confirmed them, or after
-/// [`CONFIRM_PATIENCE`]; a caller that goes away meanwhile, like a client that hangs up, ends nothing.
-pub(crate) async fn hand_over(app: &Arc<App>, live: &Arc<Live>, command: Option<Outgoing>, entries: Vec<OutboxEntry>) {
-    let publishing = tokio::spawn({
+/// endpoint. Returns when the broker has confirmed them, or after [`CONFIRM_PATIENCE`]. What follows goes on without the
+/// caller: that the entries are dropped, and all of it if the caller goes away, like a client that hangs up.
+pub(crate) async fn hand_over(
+    app: &Arc<App>,
+    live: &Arc<Live>,
+    command: Option<Outgoing>,
+    submission: Arc<Submission>,
+) {
+    let (answered, answer) = oneshot::channel();
+    app.handed_over.spawn({
         let (app, live) = (Arc::clone(app), Arc::clone(live));
         async move {
             app.metrics.start_commands.inc_by(u64::from(command.is_some()));
+            let entries = &submission.entries;
             let starting = live.publisher.publish(command.as_slice());
             // Both are under way at once, in this order. A command that is lost is made good when the endpoint comes online.
-            let (_, outcome) = tokio::join!(starting, publish(&app, &live, &entries));
+            let (_, outcome) = tokio::join!(starting, publish(&app, &live, entries, Some(answered)));
             if let Err(error) = outcome {
                 tracing::warn!(%error, tasks = entries.len(), "tasks are accepted and will be published later");
             }
         }
     });
-    if tokio::time::timeout(CONFIRM_PATIENCE, publishing).await.is_err() {
+    // The sender goes away unused when the broker has answered.
+    if tokio::time::timeout(CONFIRM_PATIENCE, answer).await.is_err() {
         tracing::warn!("the broker holds confirms back: tasks are accepted, and in doubt until it gives them");
     }
 }
 
 /// Publishes tasks and drops the outbox entries of those that the broker has confirmed. Until it returns, the entries
-/// are claimed.
+/// are claimed. `answered` is dropped when the broker has answered for all of them.
 ///
 /// # Errors
 /// [`WorkError`]: the store or the broker failed; the sweep will publish what is left.
-async fn publish(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), WorkError> {
-    if !app.store.is_shared() {
-        let outcome = publish_all(app, live, entries).await;
-        if outcome.is_err() {
-            ask_again_soon(app, entries.iter().map(|entry| entry.task_id).collect()).await;
-        }
-        return outcome;
-    }
+async fn publish(
+    app: &App,
+    live: &Live,
+    entries: &[OutboxEntry],
+    answered: Option<oneshot::Sender<()>>,
+) -> Result<(), WorkError> {
     // Both go on at once: a publish that is not polled while claims are renewed may have been given the one connection
     // that the renewal waits for.
     tokio::select! {
-        outcome = publish_all(app, live, entries) => outcome,
+        outcome = publish_all(app, live, entries, answered) => outcome,
         never = keep_claimed(app, entries) => match never {},
     }
 }
@@ -123,27 +128,28 @@ async fn keep_claimed(app: &App, entries: &[OutboxEntry]) -> Infallible {
     let ids: Vec<Uuid> = entries.iter().map(|entry| entry.task_id).collect();
     loop {
         tokio::time::sleep(RENEWAL).await;
-        let until = clock::now().saturating_add(clock::milliseconds(CLAIM));
-        if let Err(error) = app.store.renew_claims(&ids, until).await {
+        if let Err(error) = app.store.renew_claims(&ids, claimed_until()).await {
             tracing::warn!(%error, tasks = ids.len(), "tasks in doubt may be published twice: their claims can't be renewed");
         }
     }
 }
 
-/// Leaves entries to the sweep after the time of a short claim.
-async fn ask_again_soon(app: &App, ids: Vec<Uuid>) {
-    let until = clock::now().saturating_add(clock::milliseconds(CLAIM));
-    if let Err(error) = app.store.renew_claims(&ids, until).await {
-        tracing::warn!(%error, tasks = ids.len(), "tasks that could not be published wait for the end of their claims");
-    }
-}
-
-async fn publish_all(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), WorkError> {
+async fn publish_all(
+    app: &App,
+    live: &Live,
+    entries: &[OutboxEntry],
+    mut answered: Option<oneshot::Sender<()>>,
+) -> Result<(), WorkError> {
     let timer = app.metrics.publish_seconds.start_timer();
     let mut rest = entries;
     while !rest.is_empty() {
         let (part, later) = rest.split_at(first_part(rest));
-        publish_part(app, live, part).await?;
+        let messages: Vec<Outgoing> = part.iter().map(task_message).collect();
+        let outcomes = live.publisher.publish(&messages).await;
+        if later.is_empty() {
+            answered.take();
+        }
+        note(app, live, part, outcomes).await?;
         rest = later;
     }
     timer.observe_duration();
@@ -161,12 +167,10 @@ fn first_part(entries: &[OutboxEntry]) -> usize {
     fitting.count().max(1)
 }
 
-async fn publish_part(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result<(), WorkError> {
-    let messages: Vec<Outgoing> = entries.iter().map(task_message).collect();
-    let outcomes = live.publisher.publish(&messages).await;
+/// Notes what became of published entries.
+async fn note(app: &App, live: &Live, entries: &[OutboxEntry], outcomes: Vec<Published>) -> Result<(), WorkError> {
     let mut confirmed: Vec<Uuid> = Vec::with_capacity(entries.len());
     let mut unknown: Vec<Uuid> = Vec::new();
-    let mut refused: Vec<Uuid> = Vec::new();
     let mut homeless: HashSet<Uuid> = HashSet::new();
     for (entry, outcome) in entries.iter().zip(outcomes) {
         match outcome {
@@ -176,18 +180,20 @@ async fn publish_part(app: &App, live: &Live, entries: &[OutboxEntry]) -> Result
             }
             Published::Unknown => unknown.push(entry.task_id),
             // The broker takes no more for now; the claim's end is the time to ask again.
-            Published::Refused => refused.push(entry.task_id),
+            Published::Refused => {}
         }
     }
-    app.store.settle_outbox(&confirmed, clock::now()).await?;
-    app.metrics.tasks_published.inc_by(confirmed.len() as u64);
+    let count = confirmed.len();
+    // The broker has them: to leave their entries to anybody would publish them twice.
+    while let Err(error) = app.store.settle_outbox(confirmed.clone(), clock::now()).await {
+        tracing::error!(%error, tasks = count, "confirmed tasks can't be taken from the outbox; trying again");
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+    app.metrics.tasks_published.inc_by(count as u64);
     if !unknown.is_empty() {
         // Their channel is closed: whoever has the next one may publish them.
         app.store.renew_claims(&unknown, 0).await?;
         app.left_over.notify_one();
-    }
-    if !refused.is_empty() {
-        ask_again_soon(app, refused).await;
     }
     for id in homeless {
         restore_queue(app, live, id).await?;
@@ -232,8 +238,7 @@ pub(crate) async fn sweep(app: Arc<App>, stop: CancellationToken) {
 async fn pass(app: &App, live: &Live) -> Result<(), WorkError> {
     loop {
         let now = clock::now();
-        let until = claimed_until(&app.store);
-        let entries = app.store.claim_outbox(now, until, SWEEP_LIMIT).await?;
+        let entries = app.store.claim_outbox(now, claimed_until(), SWEEP_LIMIT).await?;
         if entries.is_empty() {
             return Ok(());
         }
@@ -242,7 +247,7 @@ async fn pass(app: &App, live: &Live) -> Result<(), WorkError> {
             "publishing tasks that were accepted and not confirmed"
         );
         app.metrics.outbox_recovered.inc_by(entries.len() as u64);
-        publish(app, live, &entries).await?;
+        publish(app, live, &entries, None).await?;
         let endpoints: HashSet<Uuid> = entries.iter().map(|entry| entry.endpoint_id).collect();
         let endpoints: Vec<Uuid> = endpoints.into_iter().collect();
         user_endpoints::send_start_commands(app, live, &endpoints).await?;

@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use secrecy::ExposeSecret as _;
@@ -9,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
@@ -19,6 +21,9 @@ use crate::metrics::Metrics;
 use crate::secrets::ServerKey;
 use crate::store::Store;
 use crate::{api, housekeeping, intake, outbox};
+
+/// For so long a stop waits until the outbox entries of the last submits are dropped.
+const LAST_SUBMITS: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or Ctrl-C.
 ///
@@ -36,6 +41,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         broker: Broker::new(&settings, ServerKey::load_or_create(&settings.key_file)?)?,
         metrics: Metrics::new()?,
         left_over: Notify::new(),
+        handed_over: TaskTracker::new(),
         store,
         settings,
     });
@@ -53,6 +59,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let signalled = stop.clone();
+    let handed_over = app.handed_over.clone();
     let served = axum::serve(listener, api::router(app)).with_graceful_shutdown(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -67,6 +74,9 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
             ended.context("a part of the service has failed")?;
         }
     }
+    handed_over.close();
+    // What a broker that holds confirms back leaves in doubt is published again by the next process.
+    let _ = tokio::time::timeout(LAST_SUBMITS, handed_over.wait()).await;
     stop.cancel();
     while rooms.join_next().await.is_some() {}
     Ok(())

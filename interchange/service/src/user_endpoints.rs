@@ -219,8 +219,7 @@ pub(crate) async fn give_up_deleted(app: &App, id: Uuid) -> Result<(), WorkError
     let reason = format!("Endpoint {id} was deleted before this task had a result");
     let arrivals = tasks.iter().map(|task| failure(*task, &reason)).collect();
     settle(app, &live, arrivals).await?;
-    app.store.settle_outbox(&tasks, clock::now()).await?;
-    Ok(())
+    Ok(app.store.settle_outbox(tasks, clock::now()).await?)
 }
 
 /// Gives every task of an endpoint that has no result an error, and takes it from the endpoint's queue.
@@ -236,7 +235,7 @@ pub(crate) async fn fail_unfinished(app: &App, endpoint: &Endpoint, reason: &str
     tracing::warn!(endpoint_id = %endpoint.id, tasks = tasks.len(), reason, "giving up tasks");
     let arrivals = tasks.iter().map(|task| failure(*task, reason)).collect();
     settle(app, &live, arrivals).await?;
-    app.store.settle_outbox(&tasks, clock::now()).await?;
+    app.store.settle_outbox(tasks.clone(), clock::now()).await?;
     Ok(withdraw(&live, &endpoint_queue(endpoint.id, endpoint.registration.kind), &tasks).await?)
 }
 

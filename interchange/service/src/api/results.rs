@@ -11,7 +11,7 @@ use uuid::Uuid;
 use waypost_protocol::{Message, decode};
 
 use super::extract::{JsonBody, PathId};
-use super::submit::prepare_group;
+use super::submit::renew_group;
 use crate::app::App;
 use crate::auth::Identity;
 use crate::clock;
@@ -146,7 +146,7 @@ async fn task_group(
     Identity(client): Identity,
     PathId(id): PathId,
 ) -> Result<Json<Value>, ApiError> {
-    prepare_group(&app, &*app.broker.live()?, id, true, &client, true).await?;
+    renew_group(&app, &*app.broker.live()?, id, &client, true).await?;
     let tasks: Vec<Value> = app
         .store
         .group_tasks(id)

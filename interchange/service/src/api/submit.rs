@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::auth::Identity;
 use crate::broker::{Live, result_queue};
 use crate::error::{ApiError, ErrorCode};
-use crate::store::{Client, Endpoint, EndpointKind, Function, NewTask, OutboxEntry, Submission};
+use crate::store::{Client, Endpoint, EndpointKind, Function, OutboxEntry, Submission};
 use crate::{clock, outbox, user_endpoints};
 
 pub(super) fn router() -> Router<Arc<App>> {
@@ -52,20 +52,24 @@ async fn submit(
         .await?
         .filter(|endpoint| endpoint.registration.kind != EndpointKind::User)
         .ok_or_else(|| ApiError::endpoint_not_found(endpoint_id))?;
-    let mut tasks = new_tasks(&app, body.tasks)?;
+    let tasks = checked(&app, body.tasks)?;
     let functions = check_functions(&app, &target, &client, &tasks).await?;
     let live = app.broker.live()?;
 
-    let group_id = body.task_group_id.unwrap_or_else(Uuid::new_v4);
-    prepare_group(
-        &app,
-        &live,
-        group_id,
-        body.task_group_id.is_some(),
-        &client,
-        body.create_queue,
-    )
-    .await?;
+    let (group_id, new_group) = match body.task_group_id {
+        Some(id) => {
+            renew_group(&app, &live, id, &client, body.create_queue).await?;
+            (id, None)
+        }
+        None => {
+            // Nobody knows this group: if its tasks are not accepted after all, the broker removes the queue unused.
+            let id = Uuid::new_v4();
+            if body.create_queue {
+                live.declare_result_queue(&result_queue(client.id, id)).await?;
+            }
+            (id, Some(if body.create_queue { clock::now() } else { 0 }))
+        }
+    };
 
     let mut command = None;
     let endpoint = if target.registration.kind == EndpointKind::Template {
@@ -78,45 +82,44 @@ async fn submit(
         target.id
     };
 
-    let now = clock::now();
-    let submission = Submission {
-        group_id,
-        owner: client.id,
-        target_id: target.id,
-        endpoint_id: endpoint,
-        resource_specification: body
-            .resource_specification
-            .filter(|specification| !specification.is_empty())
-            .map(|specification| Value::Object(specification).to_string()),
-        result_serializers: body.result_serializers.unwrap_or_default(),
-        received_at: now,
-        claimed_until: outbox::claimed_until(&app.store),
-    };
-    app.store.submit(&submission, &tasks).await?;
-    app.metrics.tasks_submitted.inc_by(tasks.len() as u64);
-
-    let mut ids: HashMap<Uuid, Vec<Uuid>> = HashMap::with_capacity(functions.len());
-    for task in &tasks {
-        ids.entry(task.function_id).or_default().push(task.id);
-    }
+    let resource_specification = body
+        .resource_specification
+        .filter(|specification| !specification.is_empty())
+        .map(|specification| Value::Object(specification).to_string());
+    let result_serializers = body.result_serializers.unwrap_or_default();
     let codes: HashMap<Uuid, Arc<str>> = functions
         .into_iter()
         .map(|(id, function)| (id, Arc::from(function.code)))
         .collect();
-    let entries: Vec<OutboxEntry> = tasks
-        .drain(..)
-        .map(|task| OutboxEntry {
-            task_id: task.id,
+    let mut ids: HashMap<Uuid, Vec<Uuid>> = HashMap::with_capacity(codes.len());
+    let mut entries = Vec::with_capacity(tasks.len());
+    for (function_id, payload) in tasks {
+        let task_id = Uuid::new_v4();
+        ids.entry(function_id).or_default().push(task_id);
+        entries.push(OutboxEntry {
+            task_id,
             endpoint_id: endpoint,
-            function_id: task.function_id,
-            code: codes.get(&task.function_id).cloned().unwrap_or_default(),
-            payload: task.payload,
-            resource_specification: submission.resource_specification.clone(),
-            result_serializers: submission.result_serializers.clone(),
-        })
-        .collect();
-    tracing::debug!(endpoint_id = %endpoint, task_group_id = %group_id, tasks = entries.len(), "tasks accepted");
-    outbox::hand_over(&app, &live, command, entries).await;
+            function_id,
+            code: codes.get(&function_id).cloned().unwrap_or_default(),
+            payload,
+            resource_specification: resource_specification.clone(),
+            result_serializers: result_serializers.clone(),
+        });
+    }
+    let count = entries.len();
+    let submission = Arc::new(Submission {
+        group_id,
+        new_group,
+        owner: client.id,
+        target_id: target.id,
+        received_at: clock::now(),
+        claimed_until: outbox::claimed_until(),
+        entries,
+    });
+    app.store.submit(Arc::clone(&submission)).await?;
+    app.metrics.tasks_submitted.inc_by(count as u64);
+    tracing::debug!(endpoint_id = %endpoint, task_group_id = %group_id, tasks = count, "tasks accepted");
+    outbox::hand_over(&app, &live, command, submission).await;
     Ok(Json(json!({
         "tasks": ids,
         "task_group_id": group_id,
@@ -125,8 +128,8 @@ async fn submit(
     })))
 }
 
-/// Gives each task an id, after its size and their number are checked.
-fn new_tasks(app: &App, tasks: BTreeMap<String, Vec<String>>) -> Result<Vec<NewTask>, ApiError> {
+/// The tasks as function and packed arguments, after their size and number are checked.
+fn checked(app: &App, tasks: BTreeMap<String, Vec<String>>) -> Result<Vec<(Uuid, String)>, ApiError> {
     let count: usize = tasks.values().map(Vec::len).sum();
     if count == 0 {
         return Err(ApiError::field(ErrorCode::RequestInvalid, "tasks", "there are none"));
@@ -156,11 +159,7 @@ fn new_tasks(app: &App, tasks: BTreeMap<String, Vec<String>>) -> Result<Vec<NewT
                     ),
                 ));
             }
-            new.push(NewTask {
-                id: Uuid::new_v4(),
-                function_id,
-                payload,
-            });
+            new.push((function_id, payload));
         }
     }
     Ok(new)
@@ -171,7 +170,7 @@ async fn check_functions(
     app: &App,
     target: &Endpoint,
     client: &Client,
-    tasks: &[NewTask],
+    tasks: &[(Uuid, String)],
 ) -> Result<HashMap<Uuid, Function>, ApiError> {
     let is_manager = target.is_managed_by(client.id);
     // A public endpoint that takes tasks itself runs them as its owner, so others may only run what it lists.
@@ -181,7 +180,7 @@ async fn check_functions(
     if !is_usable {
         return Err(ApiError::endpoint_forbidden(target.id));
     }
-    let mut wanted: Vec<Uuid> = tasks.iter().map(|task| task.function_id).collect();
+    let mut wanted: Vec<Uuid> = tasks.iter().map(|(function, _)| *function).collect();
     wanted.dedup();
     let functions = app.store.functions(&wanted).await?;
     for id in wanted {
@@ -202,40 +201,31 @@ async fn check_functions(
     Ok(functions)
 }
 
-/// Makes the task group, or checks that it is the client's; sees that its result queue is there if one is wanted.
-pub(super) async fn prepare_group(
+/// Checks that a task group is the client's, and sees that its result queue is there if one is wanted.
+pub(super) async fn renew_group(
     app: &App,
     live: &Live,
     id: Uuid,
-    must_exist: bool,
     client: &Client,
     queue: bool,
 ) -> Result<(), ApiError> {
     let now = clock::now();
-    let known = if must_exist {
-        let group = app.store.group(id).await?.ok_or_else(|| {
-            ApiError::new(
-                ErrorCode::TaskGroupNotFound,
-                format!("Task group {id} could not be resolved"),
-            )
-        })?;
-        if group.owner != client.id {
-            return Err(ApiError::new(
-                ErrorCode::TaskGroupAccessForbidden,
-                format!("Unauthorized access to task group {id}"),
-            ));
-        }
-        Some(group)
-    } else {
-        None
-    };
-    let is_fresh = known.as_ref().is_some_and(|group| {
-        group.queue_idle_since.is_none() && (!queue || now.saturating_sub(group.queue_at) < queue_freshness(app))
-    });
+    let group = app.store.group(id).await?.ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::TaskGroupNotFound,
+            format!("Task group {id} could not be resolved"),
+        )
+    })?;
+    if group.owner != client.id {
+        return Err(ApiError::new(
+            ErrorCode::TaskGroupAccessForbidden,
+            format!("Unauthorized access to task group {id}"),
+        ));
+    }
+    let is_fresh =
+        group.queue_idle_since.is_none() && (!queue || now.saturating_sub(group.queue_at) < queue_freshness(app));
     if !is_fresh {
-        app.store
-            .use_group(id, client.id, now, if queue { now } else { 0 })
-            .await?;
+        app.store.use_group(id, if queue { now } else { 0 }).await?;
         if queue {
             live.declare_result_queue(&result_queue(client.id, id)).await?;
         }

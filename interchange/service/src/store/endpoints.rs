@@ -1,8 +1,9 @@
 use std::collections::HashMap;
 
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::ids::fetch_by_ids;
 use super::{Store, StoreError, reading, transaction};
 use crate::clock::Milliseconds;
 
@@ -235,20 +236,12 @@ impl Store {
     /// Those of `ids` that exist and are not deleted.
     pub(crate) async fn endpoints(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Endpoint>, StoreError> {
         let mut found = HashMap::with_capacity(ids.len());
-        for ids in ids.chunks(super::ROWS_PER_STATEMENT) {
-            reading!(self, pool => {
-                let mut query = QueryBuilder::new("SELECT * FROM endpoints WHERE deleted_at IS NULL AND id IN (");
-                let mut list = query.separated(", ");
-                for id in ids {
-                    list.push_bind(*id);
-                }
-                query.push(")");
-                for row in query.build().fetch_all(pool).await? {
-                    let endpoint = endpoint_of!(row);
-                    found.insert(endpoint.id, endpoint);
-                }
-            });
-        }
+        reading!(self, pool => {
+            for row in fetch_by_ids!(pool, ids, "SELECT * FROM endpoints WHERE deleted_at IS NULL AND id IN") {
+                let endpoint = endpoint_of!(row);
+                found.insert(endpoint.id, endpoint);
+            }
+        });
         Ok(found)
     }
 

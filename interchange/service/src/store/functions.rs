@@ -1,8 +1,9 @@
 use std::collections::HashMap;
 
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::ids::fetch_by_ids;
 use super::{Store, StoreError, reading, transaction};
 use crate::clock::Milliseconds;
 
@@ -62,20 +63,12 @@ impl Store {
     /// Those of `ids` that exist and are not deleted.
     pub(crate) async fn functions(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Function>, StoreError> {
         let mut found = HashMap::with_capacity(ids.len());
-        for ids in ids.chunks(super::ROWS_PER_STATEMENT) {
-            reading!(self, pool => {
-                let mut query = QueryBuilder::new("SELECT * FROM functions WHERE deleted_at IS NULL AND id IN (");
-                let mut list = query.separated(", ");
-                for id in ids {
-                    list.push_bind(*id);
-                }
-                query.push(")");
-                for row in query.build().fetch_all(pool).await? {
-                    let function = function_of!(row);
-                    found.insert(function.id, function);
-                }
-            });
-        }
+        reading!(self, pool => {
+            for row in fetch_by_ids!(pool, ids, "SELECT * FROM functions WHERE deleted_at IS NULL AND id IN") {
+                let function = function_of!(row);
+                found.insert(function.id, function);
+            }
+        });
         Ok(found)
     }
 

@@ -1,6 +1,7 @@
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::Row as _;
 use uuid::Uuid;
 
+use super::ids::update_by_ids;
 use super::{Store, StoreError, reading, transaction};
 use crate::clock::Milliseconds;
 
@@ -38,24 +39,16 @@ impl Store {
         })
     }
 
-    /// Makes a task group, or notes that its queue is in use from `queue_at` on (0: it has no queue). To be called
-    /// before the queue is declared: from then on housekeeping leaves it alone for a while.
-    pub(crate) async fn use_group(
-        &self,
-        id: Uuid,
-        owner: Uuid,
-        now: Milliseconds,
-        queue_at: Milliseconds,
-    ) -> Result<(), StoreError> {
+    /// Notes that a group is in use, and its queue from `queue_at` on (0: it gets none). To be called before the queue
+    /// is declared: from then on housekeeping leaves it alone for a while.
+    pub(crate) async fn use_group(&self, id: Uuid, queue_at: Milliseconds) -> Result<(), StoreError> {
         transaction!(self, tx => {
             sqlx::query(
-                "INSERT INTO task_groups (id, owner, created_at, queue_at) VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (id) DO UPDATE SET queue_idle_since = NULL,
-                    queue_at = CASE WHEN excluded.queue_at > 0 THEN excluded.queue_at ELSE task_groups.queue_at END",
+                "UPDATE task_groups SET queue_idle_since = NULL,
+                    queue_at = CASE WHEN $2 > 0 THEN $2 ELSE queue_at END
+                 WHERE id = $1",
             )
             .bind(id)
-            .bind(owner)
-            .bind(now)
             .bind(queue_at)
             .execute(&mut *tx)
             .await?;
@@ -81,18 +74,7 @@ impl Store {
 
     /// Notes since when a group's queue is idle; none: it is in use.
     pub(crate) async fn set_queue_idle(&self, groups: &[Uuid], since: Option<Milliseconds>) -> Result<(), StoreError> {
-        for groups in groups.chunks(super::ROWS_PER_STATEMENT) {
-            transaction!(self, tx => {
-                let mut query = QueryBuilder::new("UPDATE task_groups SET queue_idle_since = ");
-                query.push_bind(since).push(" WHERE id IN (");
-                let mut list = query.separated(", ");
-                for id in groups {
-                    list.push_bind(*id);
-                }
-                query.push(")");
-                query.build().execute(&mut *tx).await?;
-            });
-        }
+        update_by_ids!(self, groups, "UPDATE task_groups SET queue_idle_since = ", since; " WHERE id IN");
         Ok(())
     }
 
@@ -130,18 +112,10 @@ impl Store {
 
     /// Notes that these groups' queues are gone, unless they were declared since `before`.
     pub(crate) async fn forget_queues(&self, groups: &[Uuid], before: Milliseconds) -> Result<(), StoreError> {
-        for groups in groups.chunks(super::ROWS_PER_STATEMENT) {
-            transaction!(self, tx => {
-                let mut query = QueryBuilder::new("UPDATE task_groups SET queue_at = 0, queue_idle_since = NULL WHERE queue_at < ");
-                query.push_bind(before).push(" AND id IN (");
-                let mut list = query.separated(", ");
-                for id in groups {
-                    list.push_bind(*id);
-                }
-                query.push(")");
-                query.build().execute(&mut *tx).await?;
-            });
-        }
+        update_by_ids!(
+            self, groups,
+            "UPDATE task_groups SET queue_at = 0, queue_idle_since = NULL WHERE queue_at < ", before; " AND id IN"
+        );
         Ok(())
     }
 

@@ -5,9 +5,11 @@
 //! write waits for the one before it and never fails for a lock; readers go on beside it.
 
 mod clients;
+mod commit;
 mod endpoints;
 mod functions;
 mod groups;
+mod ids;
 mod outbox;
 mod results;
 mod tasks;
@@ -17,19 +19,22 @@ mod tests;
 use std::borrow::Cow;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, SqlStr, SqlitePool};
+use sqlx::{Connection as _, PgPool, SqlStr, SqliteConnection, SqlitePool};
+
+use commit::Committer;
 
 pub(crate) use clients::{Client, TokenRecord};
 pub(crate) use endpoints::{Endpoint, EndpointKind, HeartbeatOutcome, Registration};
 pub(crate) use functions::Function;
 pub(crate) use outbox::OutboxEntry;
 pub(crate) use results::{Arrival, Settlement, StoredResult};
-pub(crate) use tasks::{NewTask, Submission, TaskRecord, TaskState};
+pub(crate) use tasks::{Submission, TaskRecord, TaskState};
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +45,12 @@ pub(crate) enum StoreError {
     /// The database refused or could not be reached.
     #[error("the database failed: {0}")]
     Database(#[from] sqlx::Error),
+    /// A commit that several calls shared failed.
+    #[error(transparent)]
+    Together(Arc<Self>),
+    /// The store is being closed.
+    #[error("the store is closed")]
+    Closed,
     /// The tables could not be made or brought up to date.
     #[error("the database could not be brought to this version's tables: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
@@ -53,14 +64,37 @@ pub(crate) enum StoreError {
     },
 }
 
+impl StoreError {
+    /// Whether the database could not write for want of room on its disk.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            // SQLite's SQLITE_FULL and PostgreSQL's disk_full.
+            Self::Database(sqlx::Error::Database(error)) => {
+                matches!(error.code().as_deref(), Some("13" | "53100"))
+            }
+            Self::Together(error) => error.is_full(),
+            Self::Scheme | Self::Database(_) | Self::Closed | Self::Migrate(_) | Self::Unreadable { .. } => false,
+        }
+    }
+}
+
+#[derive(Clone)]
 enum Pool {
     Sqlite { read: SqlitePool, write: SqlitePool },
     Postgres(PgPool),
 }
 
+impl Pool {
+    /// Whether other processes may serve from the same database, as replicas on PostgreSQL do.
+    const fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres(_))
+    }
+}
+
 /// A handle to the database; cheap to use from many tasks at once.
 pub(crate) struct Store {
     pool: Pool,
+    committer: Committer,
 }
 
 /// Runs `$body` with `$pool` as a connection source for reads.
@@ -118,6 +152,7 @@ impl Store {
             private_file(options.get_filename());
             let write = SqlitePoolOptions::new()
                 .max_connections(1)
+                .after_release(|connection, _| Box::pin(is_outside_transactions(connection)))
                 .connect_with(options.clone())
                 .await?;
             // A reader that connects before the tables are brought up to date would go on seeing the old columns.
@@ -139,12 +174,13 @@ impl Store {
         } else {
             return Err(StoreError::Scheme);
         };
-        Ok(Self { pool })
+        let committer = Committer::start(pool.clone());
+        Ok(Self { pool, committer })
     }
 
     /// Whether other processes may serve from the same database, as replicas on PostgreSQL do.
     pub(crate) const fn is_shared(&self) -> bool {
-        matches!(self.pool, Pool::Postgres(_))
+        self.pool.is_shared()
     }
 
     /// Asks the database for an answer.
@@ -155,6 +191,14 @@ impl Store {
         reading!(self, pool => sqlx::query("SELECT 1").execute(pool).await.map(|_| ()))?;
         Ok(())
     }
+}
+
+/// Whether a connection that comes back has ended its transaction. On a full disk SQLite ends one by itself, which sqlx
+/// does not notice: it could begin none on that connection any more.
+async fn is_outside_transactions(connection: &mut SqliteConnection) -> sqlx::Result<bool> {
+    // The rollback of a transaction that was dropped is under way: the answer comes after it.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 /// Makes an absent database file readable by its owner only, before SQLite makes it with the usual rights.
@@ -184,6 +228,11 @@ fn migrations() -> Vec<Migration> {
             2,
             "broker user age",
             include_str!("../../migrations/0002_broker_user_age.sql"),
+        ),
+        migration(
+            3,
+            "outbox claims",
+            include_str!("../../migrations/0003_outbox_claims.sql"),
         ),
     ]
 }

@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::tasks::TaskState;
-use super::{ROWS_PER_STATEMENT, Store, StoreError, reading, transaction};
+use super::commit::Change;
+use super::ids::{fetch_by_ids, update_by_ids};
+use super::{Store, StoreError, reading, transaction};
 use crate::clock::Milliseconds;
 
 /// A task that is accepted, with all that is needed to publish it.
@@ -35,20 +36,22 @@ impl Store {
         } else {
             ""
         };
-        let select = format!("SELECT task_id FROM outbox WHERE claimed_until <= $2 ORDER BY task_id LIMIT $3{lock}");
+        let claim = format!(
+            "UPDATE outbox_claims SET claimed_until = $1 WHERE task_id IN (
+                SELECT task_id FROM outbox_claims WHERE claimed_until <= $2 ORDER BY task_id LIMIT $3{lock}
+             ) RETURNING task_id",
+        );
+        let select = "SELECT outbox.*, functions.code FROM outbox JOIN functions ON functions.id = outbox.function_id
+             WHERE task_id IN";
         transaction!(self, tx => {
-            let rows = sqlx::query(sqlx::AssertSqlSafe(format!(
-                "UPDATE outbox SET claimed_until = $1 WHERE task_id IN ({select})
-                 RETURNING task_id, endpoint_id, function_id, payload, resource_specification, result_serializers,
-                    (SELECT code FROM functions WHERE functions.id = outbox.function_id) AS code",
-            )))
-            .bind(until)
-            .bind(now)
-            .bind(limit)
-            .fetch_all(&mut *tx)
-            .await?;
-            let mut entries = Vec::with_capacity(rows.len());
-            for row in rows {
+            let claimed: Vec<Uuid> = sqlx::query_scalar(sqlx::AssertSqlSafe(claim))
+                .bind(until)
+                .bind(now)
+                .bind(limit)
+                .fetch_all(&mut *tx)
+                .await?;
+            let mut entries = Vec::with_capacity(claimed.len());
+            for row in fetch_by_ids!(&mut *tx, claimed, select) {
                 let serializers: Option<String> = row.try_get("result_serializers")?;
                 entries.push(OutboxEntry {
                     task_id: row.try_get("task_id")?,
@@ -72,18 +75,7 @@ impl Store {
 
     /// Claims entries until `until`, or ends their claims (0). Those that are not there any more are passed over.
     pub(crate) async fn renew_claims(&self, tasks: &[Uuid], until: Milliseconds) -> Result<(), StoreError> {
-        for tasks in tasks.chunks(ROWS_PER_STATEMENT) {
-            transaction!(self, tx => {
-                let mut query = QueryBuilder::new("UPDATE outbox SET claimed_until = ");
-                query.push_bind(until).push(" WHERE task_id IN (");
-                let mut list = query.separated(", ");
-                for id in tasks {
-                    list.push_bind(*id);
-                }
-                query.push(")");
-                query.build().execute(&mut *tx).await?;
-            });
-        }
+        update_by_ids!(self, tasks, "UPDATE outbox_claims SET claimed_until = ", until; " WHERE task_id IN");
         Ok(())
     }
 
@@ -91,38 +83,17 @@ impl Store {
     /// an entry is dead.
     pub(crate) async fn release_outbox(&self) -> Result<(), StoreError> {
         transaction!(self, tx => {
-            sqlx::query("UPDATE outbox SET claimed_until = 0").execute(&mut *tx).await?;
+            sqlx::query("UPDATE outbox_claims SET claimed_until = 0").execute(&mut *tx).await?;
         });
         Ok(())
     }
 
     /// Drops the outbox entries of tasks that the broker has confirmed.
-    pub(crate) async fn settle_outbox(&self, sent: &[Uuid], now: Milliseconds) -> Result<(), StoreError> {
-        for sent in sent.chunks(ROWS_PER_STATEMENT) {
-            transaction!(self, tx => {
-                let mut query = QueryBuilder::new("DELETE FROM outbox WHERE task_id IN (");
-                let mut list = query.separated(", ");
-                for id in sent {
-                    list.push_bind(*id);
-                }
-                query.push(")");
-                query.build().execute(&mut *tx).await?;
-                let mut query = QueryBuilder::new("UPDATE tasks SET sent_at = ");
-                query.push_bind(now);
-                query.push(", state = CASE WHEN state = ");
-                query.push_bind(TaskState::Received.as_str());
-                query.push(" THEN ");
-                query.push_bind(TaskState::WaitingForEndpoint.as_str());
-                query.push(" ELSE state END WHERE id IN (");
-                let mut list = query.separated(", ");
-                for id in sent {
-                    list.push_bind(*id);
-                }
-                query.push(")");
-                query.build().execute(&mut *tx).await?;
-            });
+    pub(crate) async fn settle_outbox(&self, sent: Vec<Uuid>, now: Milliseconds) -> Result<(), StoreError> {
+        if sent.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        self.commit(Change::Settle { sent, now }).await
     }
 
     /// How many entries there are.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
+use super::ids::{fetch_by_ids, update_by_ids};
 use super::tasks::TaskState;
 use super::{ROWS_PER_STATEMENT, Store, StoreError, reading, transaction};
 use crate::clock::Milliseconds;
@@ -56,28 +57,21 @@ impl Store {
             // hold results of the same tasks wait for each other and don't deadlock.
             let mut known: HashMap<Uuid, Known> = HashMap::with_capacity(arrivals.len());
             let lock = if self.is_shared() { " ORDER BY tasks.id FOR UPDATE OF tasks" } else { "" };
-            for part in arrivals.chunks(ROWS_PER_STATEMENT) {
-                let mut query = QueryBuilder::new(
-                    "SELECT tasks.id, tasks.owner, tasks.group_id, tasks.endpoint_id, tasks.received_at, tasks.finished_at,
-                        tasks.forwarded_at, task_groups.queue_at
-                     FROM tasks JOIN task_groups ON task_groups.id = tasks.group_id WHERE tasks.id IN (",
-                );
-                let mut list = query.separated(", ");
-                for arrival in part {
-                    list.push_bind(arrival.task_id);
-                }
-                query.push(")").push(lock);
-                for row in query.build().fetch_all(&mut *tx).await? {
-                    let queue_at: i64 = row.try_get("queue_at")?;
-                    let task = Known {
-                        queue: if queue_at > 0 { Some((row.try_get("owner")?, row.try_get("group_id")?)) } else { None },
-                        endpoint_id: row.try_get("endpoint_id")?,
-                        received_at: row.try_get("received_at")?,
-                        finished_at: row.try_get("finished_at")?,
-                        forwarded_at: row.try_get("forwarded_at")?,
-                    };
-                    known.insert(row.try_get("id")?, task);
-                }
+            let ids: Vec<Uuid> = arrivals.iter().map(|arrival| arrival.task_id).collect();
+            let select =
+                "SELECT tasks.id, tasks.owner, tasks.group_id, tasks.endpoint_id, tasks.received_at, tasks.finished_at,
+                    tasks.forwarded_at, task_groups.queue_at
+                 FROM tasks JOIN task_groups ON task_groups.id = tasks.group_id WHERE tasks.id IN";
+            for row in fetch_by_ids!(&mut *tx, ids, select, lock) {
+                let queue_at: i64 = row.try_get("queue_at")?;
+                let task = Known {
+                    queue: if queue_at > 0 { Some((row.try_get("owner")?, row.try_get("group_id")?)) } else { None },
+                    endpoint_id: row.try_get("endpoint_id")?,
+                    received_at: row.try_get("received_at")?,
+                    finished_at: row.try_get("finished_at")?,
+                    forwarded_at: row.try_get("forwarded_at")?,
+                };
+                known.insert(row.try_get("id")?, task);
             }
 
             let mut first: Vec<&Arrival> = Vec::with_capacity(arrivals.len());
@@ -145,18 +139,7 @@ impl Store {
 
     /// Notes that these tasks' results are on their clients' queues, or have no queue to go to.
     pub(crate) async fn mark_forwarded(&self, tasks: &[Uuid], now: Milliseconds) -> Result<(), StoreError> {
-        for tasks in tasks.chunks(ROWS_PER_STATEMENT) {
-            transaction!(self, tx => {
-                let mut query = QueryBuilder::new("UPDATE tasks SET forwarded_at = ");
-                query.push_bind(now).push(" WHERE id IN (");
-                let mut list = query.separated(", ");
-                for id in tasks {
-                    list.push_bind(*id);
-                }
-                query.push(")");
-                query.build().execute(&mut *tx).await?;
-            });
-        }
+        update_by_ids!(self, tasks, "UPDATE tasks SET forwarded_at = ", now; " WHERE id IN");
         Ok(())
     }
 

@@ -1,9 +1,12 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::{ROWS_PER_STATEMENT, Store, StoreError, reading, transaction};
+use super::commit::Change;
+use super::ids::{execute_by_ids, fetch_by_ids, update_by_ids};
+use super::{OutboxEntry, Store, StoreError, reading, transaction};
 use crate::clock::Milliseconds;
 
 /// Where a task is. The names are those of globus-compute-common.
@@ -50,31 +53,19 @@ impl TaskState {
     }
 }
 
-/// One task of a submit.
-#[derive(Debug, Clone)]
-pub(crate) struct NewTask {
-    pub(crate) id: Uuid,
-    pub(crate) function_id: Uuid,
-    /// The packed arguments.
-    pub(crate) payload: String,
-}
-
-/// What all tasks of a submit have in common.
-#[derive(Debug, Clone)]
+/// The tasks of one call, that are accepted together or not at all.
+#[derive(Debug)]
 pub(crate) struct Submission {
     pub(crate) group_id: Uuid,
+    /// If the group is made with these tasks: when its result queue was declared; 0: it has none.
+    pub(crate) new_group: Option<Milliseconds>,
     pub(crate) owner: Uuid,
     /// The endpoint that the client named.
     pub(crate) target_id: Uuid,
-    /// The endpoint whose queue the tasks go to.
-    pub(crate) endpoint_id: Uuid,
-    /// As JSON text.
-    pub(crate) resource_specification: Option<String>,
-    /// Import paths.
-    pub(crate) result_serializers: Vec<String>,
     pub(crate) received_at: Milliseconds,
     /// Until then this replica publishes them.
     pub(crate) claimed_until: Milliseconds,
+    pub(crate) entries: Vec<OutboxEntry>,
 }
 
 /// A task as it is kept.
@@ -122,42 +113,8 @@ macro_rules! task_of {
 
 impl Store {
     /// Accepts tasks: they and their outbox entries are written together or not at all.
-    pub(crate) async fn submit(&self, submission: &Submission, tasks: &[NewTask]) -> Result<(), StoreError> {
-        let serializers = (!submission.result_serializers.is_empty())
-            .then(|| serde_json::Value::from(submission.result_serializers.clone()).to_string());
-        transaction!(self, tx => {
-            for tasks in tasks.chunks(ROWS_PER_STATEMENT) {
-                let mut query = QueryBuilder::new(
-                    "INSERT INTO tasks (id, group_id, owner, target_id, endpoint_id, function_id, state, received_at) ",
-                );
-                query.push_values(tasks, |mut row, task| {
-                    row.push_bind(task.id)
-                        .push_bind(submission.group_id)
-                        .push_bind(submission.owner)
-                        .push_bind(submission.target_id)
-                        .push_bind(submission.endpoint_id)
-                        .push_bind(task.function_id)
-                        .push_bind(TaskState::Received.as_str())
-                        .push_bind(submission.received_at);
-                });
-                query.build().execute(&mut *tx).await?;
-                let mut query = QueryBuilder::new(
-                    "INSERT INTO outbox (task_id, endpoint_id, function_id, payload, resource_specification,
-                        result_serializers, claimed_until) ",
-                );
-                query.push_values(tasks, |mut row, task| {
-                    row.push_bind(task.id)
-                        .push_bind(submission.endpoint_id)
-                        .push_bind(task.function_id)
-                        .push_bind(task.payload.as_str())
-                        .push_bind(submission.resource_specification.as_deref())
-                        .push_bind(serializers.as_deref())
-                        .push_bind(submission.claimed_until);
-                });
-                query.build().execute(&mut *tx).await?;
-            }
-        });
-        Ok(())
+    pub(crate) async fn submit(&self, submission: Arc<Submission>) -> Result<(), StoreError> {
+        self.commit(Change::Accept(submission)).await
     }
 
     /// Those of `ids` that exist, with their results if `with_results` is set.
@@ -167,25 +124,17 @@ impl Store {
         with_results: bool,
     ) -> Result<HashMap<Uuid, TaskRecord>, StoreError> {
         let select = if with_results {
-            "SELECT tasks.*, results.body FROM tasks LEFT JOIN results ON results.task_id = tasks.id WHERE tasks.id IN ("
+            "SELECT tasks.*, results.body FROM tasks LEFT JOIN results ON results.task_id = tasks.id WHERE tasks.id IN"
         } else {
-            "SELECT tasks.*, NULL AS body FROM tasks WHERE tasks.id IN ("
+            "SELECT tasks.*, NULL AS body FROM tasks WHERE tasks.id IN"
         };
         let mut found = HashMap::with_capacity(ids.len());
-        for ids in ids.chunks(ROWS_PER_STATEMENT) {
-            reading!(self, pool => {
-                let mut query = QueryBuilder::new(select);
-                let mut list = query.separated(", ");
-                for id in ids {
-                    list.push_bind(*id);
-                }
-                query.push(")");
-                for row in query.build().fetch_all(pool).await? {
-                    let task = task_of!(row);
-                    found.insert(task.id, task);
-                }
-            });
-        }
+        reading!(self, pool => {
+            for row in fetch_by_ids!(pool, ids, select) {
+                let task = task_of!(row);
+                found.insert(task.id, task);
+            }
+        });
         Ok(found)
     }
 
@@ -201,18 +150,9 @@ impl Store {
 
     /// Notes that a client has read these tasks' results.
     pub(crate) async fn mark_fetched(&self, ids: &[Uuid], now: Milliseconds) -> Result<(), StoreError> {
-        for ids in ids.chunks(ROWS_PER_STATEMENT) {
-            transaction!(self, tx => {
-                let mut query = QueryBuilder::new("UPDATE tasks SET fetched_at = ");
-                query.push_bind(now).push(" WHERE fetched_at IS NULL AND id IN (");
-                let mut list = query.separated(", ");
-                for id in ids {
-                    list.push_bind(*id);
-                }
-                query.push(")");
-                query.build().execute(&mut *tx).await?;
-            });
-        }
+        update_by_ids!(
+            self, ids, "UPDATE tasks SET fetched_at = ", now; " WHERE fetched_at IS NULL AND id IN"
+        );
         Ok(())
     }
 
@@ -254,20 +194,13 @@ impl Store {
             .bind(limit)
             .fetch_all(&mut *tx)
             .await?;
-            for ids in ids.chunks(ROWS_PER_STATEMENT) {
-                for delete in [
-                    "DELETE FROM results WHERE task_id IN (",
-                    "DELETE FROM outbox WHERE task_id IN (",
-                    "DELETE FROM tasks WHERE id IN (",
-                ] {
-                    let mut query = QueryBuilder::new(delete);
-                    let mut list = query.separated(", ");
-                    for id in ids {
-                        list.push_bind(*id);
-                    }
-                    query.push(")");
-                    query.build().execute(&mut *tx).await?;
-                }
+            for delete in [
+                "DELETE FROM results WHERE task_id IN",
+                "DELETE FROM outbox WHERE task_id IN",
+                "DELETE FROM outbox_claims WHERE task_id IN",
+                "DELETE FROM tasks WHERE id IN",
+            ] {
+                execute_by_ids!(tx, ids, delete);
             }
             ids.len() as u64
         }))
@@ -275,22 +208,11 @@ impl Store {
 
     /// Notes that these tasks run, as their endpoint says; of others' tasks, and of those with a result, it says nothing.
     pub(crate) async fn mark_running(&self, endpoint: Uuid, ids: &[Uuid]) -> Result<(), StoreError> {
-        for ids in ids.chunks(ROWS_PER_STATEMENT) {
-            transaction!(self, tx => {
-                let mut query = QueryBuilder::new("UPDATE tasks SET state = ");
-                query
-                    .push_bind(TaskState::Running.as_str())
-                    .push(" WHERE finished_at IS NULL AND endpoint_id = ")
-                    .push_bind(endpoint)
-                    .push(" AND id IN (");
-                let mut list = query.separated(", ");
-                for id in ids {
-                    list.push_bind(*id);
-                }
-                query.push(")");
-                query.build().execute(&mut *tx).await?;
-            });
-        }
+        update_by_ids!(
+            self, ids,
+            "UPDATE tasks SET state = ", TaskState::Running.as_str();
+            " WHERE finished_at IS NULL AND endpoint_id = ", endpoint; " AND id IN"
+        );
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 use uuid::Uuid;
 
-use super::{ENDPOINT, GROUP, NOW, OWNER, arrival, on_each_database, submit};
+use super::{ENDPOINT, GROUP, NOW, arrival, on_each_database, submit};
 use crate::store::Store;
 
 on_each_database!(
@@ -49,10 +49,7 @@ async fn a_queue_is_retired_only_after_it_was_idle_for_a_while(store: Store) {
 async fn a_submit_takes_the_queue_back_from_housekeeping(store: Store) {
     finished(&store).await;
     store.set_queue_idle(&[ID], Some(NOW)).await.unwrap();
-    store
-        .use_group(ID, Uuid::from_u128(OWNER), NOW + 9, NOW + 9)
-        .await
-        .unwrap();
+    store.use_group(ID, NOW + 9).await.unwrap();
     assert!(!store.retire_queue(ID, NOW + 99, NOW, async { true }).await.unwrap());
 }
 

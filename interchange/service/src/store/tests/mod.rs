@@ -1,6 +1,7 @@
 //! What the store promises, on each database.
 
 mod clients;
+mod commit;
 mod endpoints;
 mod groups;
 mod migrations;
@@ -8,9 +9,11 @@ mod postgres;
 mod results;
 mod tasks;
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
-use super::{Arrival, Client, Endpoint, EndpointKind, Function, NewTask, Registration, Store, Submission};
+use super::{Arrival, Client, Endpoint, EndpointKind, Function, OutboxEntry, Registration, Store, Submission};
 use crate::clock::Milliseconds;
 
 /// Makes a test of each function on each database.
@@ -100,29 +103,38 @@ async fn submit(store: &Store, ids: &[u128], claimed_until: Milliseconds) {
             .await
             .unwrap();
     }
+    let group = Uuid::from_u128(GROUP);
     store
-        .use_group(Uuid::from_u128(GROUP), Uuid::from_u128(OWNER), NOW, NOW)
+        .submit(submission(
+            group,
+            store.group(group).await.unwrap().is_none(),
+            ids,
+            claimed_until,
+        ))
         .await
         .unwrap();
-    let submission = Submission {
-        group_id: Uuid::from_u128(GROUP),
-        owner: Uuid::from_u128(OWNER),
-        target_id: Uuid::from_u128(ENDPOINT),
+}
+
+/// Tasks with these ids.
+fn submission(group: Uuid, is_new: bool, ids: &[u128], claimed_until: Milliseconds) -> Arc<Submission> {
+    let entry = |id: &u128| OutboxEntry {
+        task_id: Uuid::from_u128(*id),
         endpoint_id: Uuid::from_u128(ENDPOINT),
+        function_id: Uuid::from_u128(FUNCTION),
+        code: "code".into(),
+        payload: format!("payload {id}"),
         resource_specification: Some("{\"cores\":1}".to_owned()),
         result_serializers: vec!["a.B".to_owned()],
+    };
+    Arc::new(Submission {
+        group_id: group,
+        new_group: is_new.then_some(NOW),
+        owner: Uuid::from_u128(OWNER),
+        target_id: Uuid::from_u128(ENDPOINT),
         received_at: NOW,
         claimed_until,
-    };
-    let tasks: Vec<NewTask> = ids
-        .iter()
-        .map(|id| NewTask {
-            id: Uuid::from_u128(*id),
-            function_id: function,
-            payload: format!("payload {id}"),
-        })
-        .collect();
-    store.submit(&submission, &tasks).await.unwrap();
+        entries: ids.iter().map(entry).collect(),
+    })
 }
 
 fn arrival(task: u128, sender: Option<u128>, body: &'static str) -> Arrival {

@@ -73,7 +73,7 @@ async fn a_confirmed_task_leaves_the_outbox(store: Store) {
         .await
         .unwrap();
     store
-        .settle_outbox(&[Uuid::from_u128(10), Uuid::from_u128(11)], NOW + 1)
+        .settle_outbox(vec![Uuid::from_u128(10), Uuid::from_u128(11)], NOW + 1)
         .await
         .unwrap();
     assert_eq!(store.outbox_length().await.unwrap(), 0);
