@@ -4,6 +4,7 @@ use crate::mutation::{Mutation, Mutations};
 use crate::scaling::Scaler;
 use crate::state::block::Blocks;
 use crate::state::ledger::Ledger;
+use crate::state::pace::Pace;
 use crate::state::random::Random;
 use crate::state::settled::Settled;
 use crate::state::task::Tasks;
@@ -41,6 +42,7 @@ pub struct Engine {
     pub(crate) window: Window,
     pub(crate) depth: Depth,
     pub(crate) scaler: Scaler,
+    pub(crate) pace: Pace,
     /// We hold the queue: nobody else starts, creates or deletes anything.
     pub(crate) holds_queue: bool,
     pub(crate) publisher_up: bool,
@@ -77,6 +79,7 @@ impl Engine {
             window: Window::new(settings.prefetch.initial),
             depth: Depth::default(),
             scaler: Scaler::default(),
+            pace: Pace::new(settings.scaling.start_lag),
             holds_queue: false,
             publisher_up: false,
             counts_deliveries: false,
@@ -198,7 +201,7 @@ impl Engine {
                 Timer::Refresh => self.on_refresh_due(),
                 Timer::StopGrace => self.on_stop_grace_over(),
                 // What these are for is decided after every input.
-                Timer::IdleBlock | Timer::StartBackOff | Timer::AskQueueDepth => {}
+                Timer::IdleBlock | Timer::StartBackOff | Timer::StartPutOff | Timer::AskQueueDepth => {}
             }
         }
     }

@@ -161,6 +161,8 @@ pub enum DeadlineReason {
     IdleBlock,
     /// A block may be started again after failures.
     StartBackOff,
+    /// A block that was put off, because the blocks that are there would have been faster, is started.
+    StartPutOff,
     /// A deletion that failed is asked again.
     DeleteAgain,
     /// A stop waits no longer for running tasks.

@@ -2,6 +2,7 @@
 //!
 //! Wanted are as many slots as there are outstanding tasks times `parallelism`, in whole blocks, and `min_idle_blocks`
 //! beyond that, between `min_blocks` (which are kept) and `max_blocks` (of what exists, those that are ending included).
+//! What the slots in hand take before another block could come up is no reason to start one ([`crate::state::pace`]).
 //! More are started only so many at a time: at first a few, one more for each that came up, and after a failure one, ever
 //! later. One is ended if it had nothing to do for `max_idletime` and is not wanted, the longest idle first, never one
 //! that has a task or an unsettled result; one that still waits for a node or its image is withdrawn before that.

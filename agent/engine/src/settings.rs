@@ -98,6 +98,9 @@ pub struct Scaling {
     /// For how long a block must not have been wanted before it is ended, whatever `max_idletime` says, and before one
     /// that has an obstacle in its way is withdrawn: so that a gap between two tasks ends nothing.
     pub deletion_lag: Duration,
+    /// For how long at most a block is put off because, at the pace at which tasks end, the slots in hand take the waiting
+    /// tasks before it could come up.
+    pub start_lag: Duration,
     /// How long a worker that was told to drain may take to end before its block is deleted.
     pub drain_timeout: Duration,
     /// First pause after a block that failed to start; doubled each time in a row.
@@ -126,6 +129,7 @@ impl Default for Scaling {
             on_unschedulable: OnUnschedulable::Fail,
             image_grace: Duration::from_secs(30),
             deletion_lag: Duration::from_secs(5),
+            start_lag: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
             start_back_off_min: Duration::from_secs(1),
             start_back_off_max: Duration::from_secs(60),

@@ -126,6 +126,7 @@ impl crate::Engine {
         }
         self.timers.clear(Timer::RestartGrace);
         self.timers.clear(Timer::StartBackOff);
+        self.timers.clear(Timer::StartPutOff);
     }
 
     pub(crate) fn is_fenced(&self) -> bool {

@@ -85,6 +85,9 @@ impl crate::Engine {
         if !ending {
             self.timers.clear(Timer::BlockTimeout(id));
             self.timers.clear(Timer::StartBackOff);
+            if let Some(started) = started {
+                self.pace.came_up(now.since(started));
+            }
             if self.scaler.came_up(started) {
                 self.event(Event::CircuitClosed);
             }

@@ -9,6 +9,7 @@ impl crate::Engine {
     pub(crate) fn scale(&mut self) {
         if !self.holds_queue || self.ending.is_some() {
             self.timers.clear(Timer::IdleBlock);
+            self.timers.clear(Timer::StartPutOff);
             return;
         }
         let live = self.blocks.live();
@@ -25,7 +26,8 @@ impl crate::Engine {
             starting: self.blocks.starting(),
             awaits_words: self.blocks.failed() > 0 && self.blocks.hopeful() == 0,
         };
-        for _ in 0..self.scaler.missing(&self.settings.scaling, wanted, census, self.now) {
+        let due = self.due(wanted, live);
+        for _ in 0..self.scaler.missing(&self.settings.scaling, due, census, self.now) {
             self.start_block();
         }
         if let Some(until) = self.scaler.paused_until(self.now) {
@@ -34,9 +36,38 @@ impl crate::Engine {
         self.end_surplus(wanted);
     }
 
+    /// How many of the wanted blocks there should be now. What the slots in hand take sooner than another block could come
+    /// up is not what it would be started for, unless that has been thought for as long.
+    fn due(&mut self, wanted: u32, live: u32) -> u32 {
+        self.timers.clear(Timer::StartPutOff);
+        if wanted <= live {
+            self.pace.no_shortage();
+            return wanted;
+        }
+        let over = self.pace.shortage(self.now) + self.pace.lag();
+        if live == 0 || over <= self.now {
+            return wanted;
+        }
+        let later = self.wanted_without(self.pace.soon_ended(self.now)).blocks;
+        let due = self
+            .scaler
+            .with_initial(&self.settings.scaling, later, live)
+            .min(wanted);
+        if due < wanted {
+            self.timers.set(Timer::StartPutOff, over);
+        }
+        due
+    }
+
     /// How many blocks there should be for what is in hand and what waits at the broker.
     pub(crate) fn wanted_blocks(&self) -> Wanted {
+        self.wanted_without(0)
+    }
+
+    /// The same, if so many tasks were over.
+    fn wanted_without(&self, ended: u64) -> Wanted {
         let outstanding = self.tasks.outstanding() as u64 + self.depth.ready();
+        let outstanding = outstanding.saturating_sub(ended);
         scaling::wanted_blocks(&self.settings.scaling, self.settings.slots_per_block, outstanding)
     }
 

@@ -99,6 +99,7 @@ impl crate::Engine {
             block.since
         });
         if let Some(started) = started {
+            self.pace.ended(self.now);
             self.scaler.proven(started);
         }
     }

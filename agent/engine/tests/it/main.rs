@@ -13,6 +13,7 @@ mod dependencies;
 mod drain;
 mod launch;
 mod life;
+mod pace;
 mod recorder;
 mod restart;
 mod speed;

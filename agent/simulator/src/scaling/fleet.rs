@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Load, SLOTS};
+use super::{Load, MAX_PODS, SLOTS};
 use crate::chance::Chance;
 
 /// How long a pod takes from being asked for to its worker's hello: as on a node that has its image.
@@ -70,20 +70,57 @@ pub struct Record {
     pub pod_time: Duration,
     /// When pods were asked for.
     pub starts: Vec<Duration>,
-    /// When they were told to end.
-    pub stops: Vec<Duration>,
+    /// When one was told to end, and how many there were until then.
+    pub stops: Vec<(Duration, usize)>,
     /// Pods that came and went without having run a task: started for nothing.
     pub unused: usize,
     /// What there was at each change.
     pub samples: Vec<Sample>,
 }
 
+impl Sample {
+    /// How many pods the tasks ask for.
+    #[must_use]
+    pub fn wanted(&self) -> usize {
+        self.tasks.div_ceil(SLOTS as usize).min(MAX_PODS as usize)
+    }
+}
+
 impl Record {
     /// Starts within so long after a stop.
     #[must_use]
     pub fn starts_within(&self, time: Duration) -> usize {
-        let soon = |start: &&Duration| self.stops.iter().any(|stop| stop <= *start && **start - *stop < time);
+        let soon = |start: &&Duration| {
+            let mut stops = self.stops.iter();
+            stops.any(|(stop, _)| stop <= *start && **start - *stop < time)
+        };
         self.starts.iter().filter(soon).count()
+    }
+
+    /// Flaps: stops of a pod that the tasks asked for again sooner than so long after they last had. The last of so many
+    /// pods is asked for when there are tasks for all of their slots but its own, and one more.
+    #[must_use]
+    pub fn flaps(&self, time: Duration) -> usize {
+        self.stops
+            .iter()
+            .filter(|(at, pods)| self.gap(*at, *pods) < time)
+            .count()
+    }
+
+    /// How long before and after a moment the tasks asked for fewer pods than so many.
+    fn gap(&self, at: Duration, pods: usize) -> Duration {
+        let asks = |sample: &&Sample| sample.wanted() >= pods;
+        let next = self.samples.partition_point(|sample| sample.at <= at);
+        let (before, after) = self.samples.split_at(next);
+        // What was asked for last was asked for until the sample after it.
+        let last = before.iter().rposition(|sample| asks(&sample));
+        let until = last
+            .and_then(|last| self.samples.get(last + 1))
+            .map(|sample| sample.at.min(at));
+        match (until, after.iter().find(asks)) {
+            (Some(until), Some(again)) => again.at - until,
+            (None, _) | (_, None) => Duration::MAX,
+        }
     }
 
     /// The wait that so many of a hundred tasks do not exceed.
@@ -193,7 +230,8 @@ impl<'a> Fleet<'a> {
         };
         assert_eq!(pod.running, 0, "pod {id} is ended while it has something to do");
         pod.ending = true;
-        self.record.stops.push(self.now);
+        let others = self.pods.values().filter(|pod| !pod.ending).count();
+        self.record.stops.push((self.now, others + 1));
         self.at(self.now + STOP, Happening::Gone(id));
     }
 

@@ -23,7 +23,7 @@ pub(crate) const SLOTS: u32 = 4;
 /// The most pods.
 pub(crate) const MAX_PODS: u32 = 20;
 /// How long a pod may be idle, for every rule: Globus Compute's default.
-pub(crate) const MAX_IDLETIME: Duration = Duration::from_secs(120);
+pub const MAX_IDLETIME: Duration = Duration::from_secs(120);
 
 /// A rule of scaling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

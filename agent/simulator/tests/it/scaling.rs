@@ -1,6 +1,30 @@
 //! The comparison of rules of scaling, and what must come of it.
 
-use waypost_simulator::scaling::{Rule, loads, page, play, plot};
+use waypost_simulator::scaling::{MAX_IDLETIME, Rule, loads, page, play, plot};
+
+#[test]
+fn our_rules_end_no_pod_that_is_asked_for_again_within_its_idle_time() {
+    for load in loads() {
+        assert_eq!(play(&load, Rule::Waypost).flaps(MAX_IDLETIME), 0, "{}", load.name);
+        let hasty = play(&load, Rule::WaypostHasty).flaps(MAX_IDLETIME);
+        assert_eq!(
+            hasty > 0,
+            load.name != "straggler",
+            "a quarter of it is noticed: {}",
+            load.name
+        );
+    }
+}
+
+#[test]
+fn our_rules_use_no_more_pods_than_any_before_them() {
+    for load in loads() {
+        let ours = play(&load, Rule::Waypost).pod_time;
+        for rule in [Rule::Simple, Rule::HtexAutoScale, Rule::KubeSimple] {
+            assert!(ours < play(&load, rule).pod_time, "{rule:?} under {}", load.name);
+        }
+    }
+}
 
 #[test]
 fn one_long_task_keeps_no_more_pods_than_it_needs() {
