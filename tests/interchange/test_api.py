@@ -226,7 +226,9 @@ def test_a_task_goes_to_its_endpoint_and_its_result_comes_back(interchange, alic
         assert json.loads(properties.headers["resource_specification"]) == {"num_nodes": 2}
         assert properties.headers["result_serializers"] == ["a.B", "c.D"]
         assert properties.delivery_mode == 2
-    assert alice.done("GET", f"/v2/tasks/{first}")["status"] == "waiting-for-ep"
+    eventually(
+        lambda: alice.done("GET", f"/v2/tasks/{first}")["status"] == "waiting-for-ep", "the broker's confirm is noted"
+    )
 
     speaker.publish("result", result_body(first, "00\nvalue\n"))
     speaker.publish("result", result_body(second, "Traceback", {"code": "RemoteExecutionError", "user_message": "m"}))

@@ -18,6 +18,8 @@ def victim(alice, speak):
     speaker = speak(registration)
     speaker.task = submitted["tasks"][function][0]
     speaker.group = submitted["task_group_id"]
+    path = f"/v2/tasks/{speaker.task}"
+    eventually(lambda: alice.done("GET", path)["status"] == "waiting-for-ep", "the broker's confirm is noted")
     return speaker
 
 
