@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import string
-from pathlib import Path
 
-from harness import http
+from harness import checkout, http
 from harness.endpoint import access_token
 from harness.interchange import Client, Interchange
 from harness.keeper import ProcessError
 from harness.kubernetes.cluster import Cluster, KubectlError
 from harness.kubernetes.images import Image
 
-MANIFEST = Path(__file__).resolve().parent / "endpoint.yaml"
+MANIFEST = checkout.ROOT / "agent" / "examples" / "kubernetes" / "endpoint.yaml"
 
 TEMPLATE = """\
 {%- macro flow(value) -%}

@@ -330,3 +330,23 @@ fn containers_of_an_engine_are_the_providers_business() {
     let error = user_endpoint_config(text, None).unwrap_err().to_string();
     assert!(error.contains("manages containers internally"), "{error}");
 }
+
+/// The options are the fields, but for one that keeps Parsl's name.
+#[test]
+fn every_option_is_documented_and_nothing_else_is() {
+    let page = include_str!("../../../../docs/kubernetes.md");
+    let (_, table) = page.split_once("| option | default | meaning |").unwrap();
+    let documented: std::collections::BTreeSet<&str> = table
+        .lines()
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    let shown = format!("{:#?}", KubernetesProviderConfig::default());
+    let options: std::collections::BTreeSet<&str> = shown
+        .lines()
+        .filter_map(|line| line.strip_prefix("    ")?.split_once(": "))
+        .filter(|(name, _)| !name.starts_with(' '))
+        .map(|(name, _)| if name == "image_pull_secrets" { "secret" } else { name })
+        .collect();
+    assert_eq!(documented, options);
+}
