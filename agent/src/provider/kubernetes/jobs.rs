@@ -318,6 +318,8 @@ impl Jobs {
             api.logs(name, &parameters).await
         };
         match tokio::time::timeout(LOG_PATIENCE, read).await {
+            // The kubelet says so in place of a log whose container is removed already.
+            Ok(Ok(text)) if text.starts_with("unable to retrieve container logs for ") => String::new(),
             Ok(Ok(text)) => text.trim_end().to_owned(),
             Ok(Err(error)) => {
                 tracing::debug!(pod = name, %error, "the last lines of a pod can not be read");
