@@ -141,6 +141,24 @@ class Run:
             self.counts.failed += 1
             self.counts.failures.append(f"pytest ended with status {status}")
 
+    def together(self, lanes: dict[str, Callable[[Run], None]]) -> None:
+        """Runs parts of the stage beside each other, each with a log of its own."""
+        runs = {name: Run(self.keeper, f"{self.name}-{name}") for name in lanes}
+        for each in runs.values():
+            each.log.unlink(missing_ok=True)
+        with concurrent.futures.ThreadPoolExecutor(len(lanes)) as threads:
+            futures = [threads.submit(work, runs[name]) for name, work in lanes.items()]
+        for each in runs.values():
+            self.counts.passed += each.counts.passed
+            self.counts.failed += each.counts.failed
+            self.counts.failures += each.counts.failures
+            with self.log.open("a") as log:
+                log.write(f"\nSee {each.log}:\n")
+                if each.counts.failed:
+                    log.write("\n".join(each.log.read_text(errors="replace").splitlines()[-60:]) + "\n")
+        for future in futures:
+            future.result()
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -157,7 +175,7 @@ class Stage:
     alone: bool = False
     """Whether it wants the machine for itself, because it measures."""
     on_request: bool = False
-    """Whether it runs only when it is named, because its tests have not all been seen to pass together yet."""
+    """Whether it runs only when it is named, because it takes long and much of the machine."""
     lane: str | None = None
     """Stages of one lane run one after another, beside the other lanes: they use something of which there is one.
     Those without a lane mostly wait, and run some at a time."""
@@ -293,12 +311,46 @@ WARM = "test_a_second_run_makes_its_picture_in_time"
 CLUSTER = [*kubernetes.PACKAGES, *images.PACKAGES, *([] if programs.go() else ["golang-go"])]
 
 
+CLUSTER_LANES = {
+    "first": ["test_line.py", "test_hostile.py", "test_scaling.py"],
+    "second": ["test_start_failures.py", "test_admission.py"],
+    "third": ["test_agent.py", "test_ends.py"],
+}
+"""Tests that share a cluster and mostly wait: each lane with a broker, an interchange and an endpoint of its own."""
+CLUSTER_ALONE = ["test_node.py", "test_outages.py"]
+"""Those that break what all would share."""
+
+
 def cluster(run: Run) -> None:
     """The tests on a real Kubernetes, which is built first, where it is not yet."""
     kubernetes.refuse_unless_possible()
     programs.build(run.keeper, programs.CLUSTER)
-    run.pytest(checkout.ROOT / "tests" / "cluster" / "ground")
-    run.pytest(checkout.ROOT / "tests" / "cluster" / "endpoint", sdk="4.19.0")
+    # Before the tests, each of which has minutes: on a new machine this takes longer than that.
+    builder = images.Builder(run.keeper)
+    pause = builder.pause()
+    for image in (pause, builder.agent(), builder.worker(), builder.python_with_sdk()):
+        with run.log.open("a") as log:
+            log.write(f"{image.name}: {image.size / 1e6:.1f} MB compressed\n")
+    tests = checkout.ROOT / "tests" / "cluster"
+    run.pytest(tests / "ground")
+    listed = {file for lane in (*CLUSTER_LANES.values(), CLUSTER_ALONE) for file in lane}
+    if unlisted := {path.name for path in (tests / "endpoint").glob("test_*.py")} - listed:
+        raise ProcessError(f"no lane of the cluster's tests has {', '.join(sorted(unlisted))}")
+    shared = kubernetes.Cluster(run.keeper).start(pause.archive, patience=60)
+    try:
+        run.together(
+            {
+                name: lambda lane, files=files: lane.pytest(
+                    *[tests / "endpoint" / file for file in files],
+                    sdk="4.19.0",
+                    environment={kubernetes.ATTACH: "yes"},
+                )
+                for name, files in CLUSTER_LANES.items()
+            }
+        )
+    finally:
+        shared.end()
+    run.pytest(*[tests / "endpoint" / file for file in CLUSTER_ALONE], sdk="4.19.0")
 
 
 STAGES = [

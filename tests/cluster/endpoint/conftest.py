@@ -4,15 +4,17 @@ on this machine. Broker and interchange run on this machine, too, at the address
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from harness.functions import sleep_and_return
 from harness.interchange import Client, Interchange
 from harness.keeper import Keeper
 from harness.kubernetes import addresses, endpoint
-from harness.kubernetes.cluster import Cluster
+from harness.kubernetes.cluster import ATTACH, Cluster
 from harness.kubernetes.endpoint import KubernetesEndpoint
 from harness.kubernetes.images import Builder, Image
 from harness.rabbitmq import RabbitMQ
@@ -25,8 +27,11 @@ def builder(keeper: Keeper) -> Builder:
 
 @pytest.fixture(scope="session")
 def cluster(keeper: Keeper, builder: Builder) -> Iterator[Cluster]:
-    """A Kubernetes that all tests share; each puts back what it breaks."""
-    cluster = Cluster(keeper).start(builder.pause().archive, patience=60)
+    """A Kubernetes that all tests share; each puts back what it breaks. WAYPOST_TEST_CLUSTER takes the one that is up."""
+    if os.environ.get(ATTACH):
+        cluster = Cluster.attach(keeper)
+    else:
+        cluster = Cluster(keeper).start(builder.pause().archive, patience=60)
     yield cluster
     cluster.end()
 
@@ -77,6 +82,8 @@ def make_endpoint(
     made: list[KubernetesEndpoint] = []
 
     def make(name: str, wait: bool = True, **options: object) -> KubernetesEndpoint:
+        # Other tests may be using the same cluster, and a namespace that is being deleted keeps its name.
+        name = f"{name}{len(made) or ''}-{os.getpid()}"
         made.append(KubernetesEndpoint(cluster, interchange, client, images.agent, images.agent, name, **options))
         return made[-1].start(wait=wait)
 
@@ -116,6 +123,18 @@ def make_engine(images: Images) -> Callable[..., dict]:
     def make(target: KubernetesEndpoint, engine_options: dict | None = None, **provider: object) -> dict:
         image = provider.pop("image", images.python.name)
         return endpoint.engine(image, target.workers, provider, **(engine_options or {}))
+
+    return make
+
+
+@pytest.fixture
+def busy(shared, make_engine, make_executor):
+    """Starts a task of a minute, and gives its future and its pod's name, once it runs."""
+
+    def make(seconds: float = 60, engine_options: dict | None = None, **provider: object):
+        options = endpoint.IDLE | (engine_options or {})
+        executor = make_executor(shared, make_engine(shared, engine_options=options, **provider))
+        return executor.submit(sleep_and_return, seconds, "done"), shared.running_pod()
 
     return make
 

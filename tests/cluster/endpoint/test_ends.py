@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import time
 
-import pytest
 from harness import processes
 from harness.functions import by_value, double, sleep_and_return
-from harness.kubernetes import addresses, ground
+from harness.kubernetes import addresses
+from harness.kubernetes.endpoint import IDLE
 
 
 @by_value
@@ -23,48 +23,8 @@ def swallow(megabytes, pause):
     return len(held)
 
 
-IDLE = {"job_status_kwargs": {"max_idletime": 1}}
-
-
-@pytest.fixture
-def busy(shared, make_engine, make_executor):
-    """Starts a task of a minute, and gives its executor, its future and its pod's name, once it runs."""
-
-    def make(seconds: float = 60, engine_options: dict | None = None, **provider):
-        executor = make_executor(shared, make_engine(shared, engine_options=IDLE | (engine_options or {}), **provider))
-        future = executor.submit(sleep_and_return, seconds, "done")
-        return executor, future, running_pod(shared)
-
-    return make
-
-
-def running_pod(endpoint) -> str:
-    """The name of the worker pod, once a task runs in it."""
-    endpoint.cluster.wait(lambda: endpoint.status()["tasks_running"] >= 1, "a task to run", 90)
-    (pod,) = [pod for pod in endpoint.pods() if "deletionTimestamp" not in pod["metadata"]]
-    return pod["metadata"]["name"]
-
-
-def members(endpoint, pod: str) -> list[int]:
-    """The processes of a pod's containers, its sandbox left out."""
-    uid = endpoint.cluster.get("pod", pod, endpoint.workers)["metadata"]["uid"]
-    found: set[int] = set()
-    for group in ground.control_groups():
-        for folder in group.rglob(f"pod{uid}/*/cgroup.procs"):
-            found.update(int(line) for line in folder.read_text().split())
-    return [pid for pid in found if b"/pause" not in _command(pid)]
-
-
-def _command(pid: int) -> bytes:
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read()
-    except OSError:
-        return b"/pause"
-
-
 def test_a_pod_deleted_by_hand_is_named_in_its_tasks_error_at_once(shared, busy):
-    _, future, pod = busy()
+    future, pod = busy()
     start = time.monotonic()
     shared.cluster.kubectl("delete", "pod", pod, "--namespace", shared.workers, "--grace-period=1", "--wait=false")
     said = str(future.exception(timeout=30))
@@ -75,7 +35,7 @@ def test_a_pod_deleted_by_hand_is_named_in_its_tasks_error_at_once(shared, busy)
 
 
 def test_a_task_whose_pod_is_deleted_is_run_again_where_retries_are_allowed(shared, busy):
-    _, future, pod = busy(seconds=5, engine_options={"max_retries_on_system_failure": 1})
+    future, pod = busy(seconds=5, engine_options={"max_retries_on_system_failure": 1})
     shared.cluster.kubectl("delete", "pod", pod, "--namespace", shared.workers, "--grace-period=1", "--wait=false")
     assert future.result(timeout=90) == "done"
     shared.wait_for_pods(0)
@@ -95,30 +55,17 @@ def test_the_fat_task_ends_for_want_of_memory_and_its_neighbour_goes_on(shared, 
 
 def test_a_container_that_is_killed_as_a_whole_is_named_with_its_pod(shared, busy):
     """As version 2 of control groups does when memory runs out: SIGKILL to all processes at once."""
-    _, future, pod = busy()
-    for pid in members(shared, pod):
-        processes.kill(pid)
+    future, pod = busy()
+    for process in shared.processes_of(pod):
+        processes.kill(process.pid)
     said = str(future.exception(timeout=30))
     assert pod in said
     assert "137" in said or "SIGKILL" in said or "OOMKilled" in said
     shared.wait_for_pods(0)
 
 
-def test_a_drained_node_lets_a_busy_worker_finish_and_idle_ones_go(shared, busy, marks):
-    _, future, pod = busy(seconds=6)
-    # Without --force: a pod that no controller owns would be refused.
-    drain = ["drain", addresses.NODE_NAME, "--pod-selector=app.kubernetes.io/name=waypost-worker"]
-    try:
-        shared.cluster.kubectl(*drain, "--delete-emptydir-data", "--timeout=90s", timeout=120)
-        assert future.result(timeout=30) == "done"
-        assert pod not in [each["metadata"]["name"] for each in shared.pods()]
-    finally:
-        shared.cluster.kubectl("uncordon", addresses.NODE_NAME)
-    shared.wait_for_pods(0)
-
-
 def test_an_eviction_that_cuts_a_task_off_names_pod_and_node(shared, busy):
-    _, future, pod = busy(seconds=300)
+    future, pod = busy(seconds=300)
     body = {
         "apiVersion": "policy/v1",
         "kind": "Eviction",
@@ -131,6 +78,31 @@ def test_an_eviction_that_cuts_a_task_off_names_pod_and_node(shared, busy):
     assert pod in said
     assert addresses.NODE_NAME in said
     assert "vict" in said
+    shared.wait_for_pods(0)
+
+
+@by_value
+def fill(path, megabytes, seconds):
+    """Writes a file, and waits."""
+    import time
+
+    with open(path, "wb") as file:
+        file.write(b"x" * (megabytes << 20))
+    time.sleep(seconds)
+
+
+def test_a_pod_that_the_kubelet_evicts_is_told_in_its_words(shared, make_engine, make_executor):
+    # Of the kubelet's reasons the one that asks nothing of the rest of the machine.
+    volume = {"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}}
+    mount = {"name": "scratch", "mountPath": "/scratch"}
+    engine = make_engine(shared, volumes=[volume], volume_mounts=[mount], engine_options=IDLE)
+    future = make_executor(shared, engine).submit(fill, "/scratch/file", 8, 300)
+    pod = shared.running_pod()
+    said = str(future.exception(timeout=150))
+    assert pod in said
+    assert addresses.NODE_NAME in said
+    assert "Evicted" in said
+    assert 'EmptyDir volume "scratch" exceeds the limit "1Mi"' in said
     shared.wait_for_pods(0)
 
 
@@ -148,18 +120,17 @@ def test_a_worker_beside_a_sidecar_that_never_ends_is_deleted_at_once(shared, ma
     shared.wait_for_pods(0)
     # A worker that dies beside it ends the block, too.
     future = executor.submit(sleep_and_return, 60, "never")
-    name = running_pod(shared)
-    for pid in members(shared, name):
-        if b"waypost-pause" not in _command(pid) and b"/pause" not in _command(pid):
-            processes.kill(pid)
+    name = shared.running_pod()
+    for process in shared.processes_of(name):
+        processes.kill(process.pid)
     assert name in str(future.exception(timeout=30))
     shared.wait_for_pods(0)
 
 
 def test_a_failed_pod_is_kept_where_that_is_asked_for_and_goes_with_the_anchor(shared, busy):
-    _, future, pod = busy(keep_failed_pods=1)
-    for pid in members(shared, pod):
-        processes.kill(pid)
+    future, pod = busy(keep_failed_pods=1)
+    for process in shared.processes_of(pod):
+        processes.kill(process.pid)
     assert future.exception(timeout=30) is not None
     time.sleep(2)
     kept = shared.cluster.get("pod", pod, shared.workers)

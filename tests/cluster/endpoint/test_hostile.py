@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness.functions import by_value, double
+import base64
+
+from harness.functions import by_value, double, leave_mark_and_wait
 
 
 @by_value
@@ -70,16 +72,51 @@ def test_nothing_in_a_worker_pod_opens_the_api_server(shared, make_engine, make_
     shared.wait_for_pods(0)
 
 
+@by_value
+def dial_as(other):
+    """Runs this pod's own worker again under the name of another block: its status, and what it said."""
+    import subprocess
+    import tempfile
+
+    with open("/proc/1/cmdline") as file:
+        command = file.read().split("\0")[:-1]
+    command[command.index("--block") + 1] = other
+    command[command.index("--working-directory") + 1] = tempfile.mkdtemp()
+    command += ["--termination-log", "/dev/null"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_block_can_not_pass_for_another(shared, make_engine, make_executor, marks, with_marks):
+    idle = {"job_status_kwargs": {"max_idletime": 3}}
+    executor = make_executor(shared, make_engine(shared, max_blocks=2, engine_options=idle, **with_marks))
+    gate = marks / "gate"
+    steady = executor.submit(leave_mark_and_wait, "/marks", "steady", "/marks/gate", 200)
+    shared.cluster.wait((marks / "steady").exists, "the first task to run", 90)
+    (victim,) = [pod["metadata"]["name"] for pod in shared.pods()]
+    # The pod of the first is busy, so that this runs in another.
+    status, said = executor.submit(dial_as, victim).result(timeout=150)
+    assert status == 4, said
+    assert "token" in said
+    assert not steady.done()
+    gate.touch()
+    assert steady.result(timeout=30) == "steady"
+    assert victim in [pod["metadata"]["name"] for pod in shared.pods()]
+    shared.wait_for_pods(0)
+
+
 def test_the_agents_metrics_tell_a_worker_nothing_secret(shared, make_engine, make_executor, client):
     executor = make_executor(shared, make_engine(shared, engine_options={"job_status_kwargs": {"max_idletime": 2}}))
     agent = shared.cluster.get("pod", shared.agent(), shared.namespace)["status"]["podIP"]
     (answer, *_) = executor.submit(ask, [f"http://{agent}:9464/metrics"], "none").result(timeout=90).values()
     status, text = answer
     assert status in (200, 403, 404)
-    state = shared.cluster.get("secret", f"{shared.name}-state", shared.namespace)
+    state = shared.cluster.get("secret", f"{shared.name}-state", shared.namespace)["data"]
     assert client.secret not in text
-    for value in state.get("data", {}).values():
-        assert value not in text
+    for name in ("token_key", "link_authority.pem"):
+        assert state[name] not in text
+    for line in base64.b64decode(state["link_authority.pem"]).decode().splitlines():
+        assert line not in text
     assert executor.submit(double, 1).result(timeout=30) == 2
     shared.wait_for_pods(0)
 

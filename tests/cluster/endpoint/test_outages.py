@@ -16,17 +16,6 @@ def counts(folder) -> dict[str, int]:
     return found
 
 
-def restore(cluster, name: str) -> None:
-    """Starts it again, and waits until all is as before."""
-    cluster.run_daemon(name)
-    if name == "etcd":
-        cluster.wait_for_etcd()
-    if name == "containerd":
-        cluster.wait_for_containerd()
-    cluster.wait_for_api()
-    cluster.wait_for_node()
-
-
 @pytest.mark.parametrize("name", ["kube-apiserver", "etcd", "kubelet", "containerd"])
 def test_work_goes_on_without_it_and_scaling_resumes(
     shared, cluster, make_engine, make_executor, marks, with_marks, name
@@ -40,7 +29,7 @@ def test_work_goes_on_without_it_and_scaling_resumes(
         # Workers that are there finish the work with this part of Kubernetes away.
         results = {future.result(timeout=180) for future in futures}
     finally:
-        restore(cluster, name)
+        cluster.restore(name)
     assert results == {f"task-{number}" for number in range(TASKS)}
     assert counts(marks) == dict.fromkeys(results, 1)
     shared.wait_for_pods(0, timeout=120)

@@ -7,8 +7,7 @@ import time
 
 from harness.functions import double, meet, sleep_and_return
 from harness.kubernetes import addresses
-
-IDLE = {"job_status_kwargs": {"max_idletime": 1}}
+from harness.kubernetes.endpoint import IDLE
 
 
 def test_twenty_pods_come_for_twenty_tasks_that_wait_for_each_other_and_all_go(
@@ -56,7 +55,7 @@ def test_min_blocks_are_there_without_a_task_and_come_back(make_endpoint, make_e
 
     endpoint.cluster.wait(another, "another pod in place of the one that was deleted", 90)
     assert executor.submit(double, 2).result(timeout=90) == 4
-    endpoint.delete()
+    endpoint.delete(wait=False)
 
 
 def test_cpu_and_gpu_blocks_live_side_by_side_by_what_the_submitter_asks(shared, make_engine, make_executor):

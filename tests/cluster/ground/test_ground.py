@@ -51,13 +51,14 @@ def machine() -> dict[str, object]:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    own = [*ground._COVERED, *PLACES, addresses.cache()]
     links = {link["ifname"]: link.get("flags") for link in json.loads(said("ip", "-json", "link"))}
     parameters = [*ground._PARAMETERS, "net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"]
     return {
         "links": links,
         "routes": said("ip", "route"),
-        # Other stages, which run beside this one, mount in roots below the checkout's state; a cluster never does.
-        "mounts": sorted(place for place in mounts if not Path(place).is_relative_to(checkout.STATE)),
+        # Whatever else runs on the machine may mount elsewhere meanwhile.
+        "mounts": sorted(place for place in mounts if any(Path(place).is_relative_to(each) for each in own)),
         "rules": said("nft", "list", "ruleset"),
         "parameters": {
             name: Path("/proc/sys", name).read_text() for name in parameters if Path("/proc/sys", name).exists()

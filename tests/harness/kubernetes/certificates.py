@@ -39,6 +39,11 @@ class Certificates:
         self._openssl("rsa", "-in", "service-account.key", "-pubout", "-out", "service-account.pub")
         return self
 
+    def server(self, name: str, address: str) -> tuple[Path, Path]:
+        """Makes a certificate for a server at an address, signed by the cluster's own authority; gives it and its key."""
+        self._leaf(name, f"/CN={name}", "serverAuth", [f"IP:{address}"])
+        return self.file(f"{name}.crt"), self.file(f"{name}.key")
+
     def kubeconfig(self, name: str, subject: str) -> Path:
         """Makes a client certificate, and gives a kubeconfig file that needs no other."""
         self._leaf(name, subject, "clientAuth")

@@ -18,6 +18,9 @@ from harness.kubernetes.daemons import Daemons
 PACKAGES = ["runc", "iptables", "nftables", "conntrack", "iproute2", "util-linux", "openssl"]
 """What Debian brings. The rest is built from Go modules."""
 
+ATTACH = "WAYPOST_TEST_CLUSTER"
+"""Environment variable that is set where a cluster is up already, which other tests may be using as well."""
+
 _GRACE = {"kubelet": 2.0, "containerd": 5.0}
 
 
@@ -50,6 +53,7 @@ class Cluster:
         self.daemons = Daemons(self.folder, self.certificates)
         self.processes: dict[str, Process] = {}
         self._ground: Process | None = None
+        self._ground_pid = self.folder / "ground.pid"
 
     @property
     def kubeconfig(self) -> Path:
@@ -62,6 +66,7 @@ class Cluster:
         refuse_unless_possible()
         self._lay_ground(patience)
         self.folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._ground_pid.write_text(str(self._ground.pid))
         self.certificates.make()
         self.run_daemon("containerd")
         self.run_daemon("etcd")
@@ -75,6 +80,15 @@ class Cluster:
         self._wait(lambda: self.succeeds("get", "serviceaccount", "default"), "the default ServiceAccount", "kubelet")
         self.wait_for_node()
         return self
+
+    @classmethod
+    def attach(cls, keeper: Keeper) -> Cluster:
+        """The cluster that another process brought up, and will take down: its parts can not be killed from here.
+        ProcessError if there is none."""
+        cluster = cls(keeper)
+        if not cluster.succeeds("get", "--raw", "/readyz"):
+            raise ProcessError(f"no cluster answers by {cluster.kubeconfig}")
+        return cluster
 
     def _lay_ground(self, patience: float) -> None:
         code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from harness.kubernetes.ground import main; main()"
@@ -94,7 +108,7 @@ class Cluster:
 
     def inside(self, *command: str | os.PathLike) -> list[str | os.PathLike]:
         """A command as it is run in the cluster's own network and mounts."""
-        return ["nsenter", f"--target={self._ground.pid}", "--net", "--mount", "--", *command]
+        return ["nsenter", f"--target={self._ground_pid.read_text()}", "--net", "--mount", "--", *command]
 
     def run_daemon(self, name: str) -> Process:
         """Starts one of its programs, the first time or again after `kill`."""
@@ -114,6 +128,16 @@ class Cluster:
     def kill(self, name: str) -> None:
         """SIGKILL to one program, as a crash would end it; containers and other programs live on."""
         self.processes[name].kill(tree=False)
+
+    def restore(self, name: str) -> None:
+        """Starts what was killed again, and waits until all is as before."""
+        self.run_daemon(name)
+        if name == "etcd":
+            self.wait_for_etcd()
+        if name == "containerd":
+            self.wait_for_containerd()
+        self.wait_for_api()
+        self.wait_for_node()
 
     def _wait(self, ready, what: str, name: str, timeout: float = 120) -> None:
         self.processes[name].wait_until(ready, f"followed by {what}", timeout)
@@ -229,7 +253,9 @@ class Cluster:
             process = self.processes[name]
             if process.running:
                 process.stop(grace=_GRACE.get(name, 1.0))
-        if self._ground is not None and self._ground.running:
+        if self._ground is None:
+            return
+        if self._ground.running:
             self._ground.stop(grace=60)
         shutil.rmtree(self.folder, ignore_errors=True)
 

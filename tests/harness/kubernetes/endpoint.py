@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import string
 
-from harness import checkout, http
+from harness import checkout, http, processes
 from harness.endpoint import access_token
 from harness.interchange import Client, Interchange
 from harness.keeper import ProcessError
+from harness.kubernetes import ground
 from harness.kubernetes.cluster import Cluster, KubectlError
 from harness.kubernetes.images import Image
 
@@ -31,6 +32,10 @@ SCHEMA = {
     "type": "object",
     "properties": {"engine": {"type": "object"}},
 }
+
+
+IDLE = {"job_status_kwargs": {"max_idletime": 1}}
+"""Options of an engine whose pods go as soon as they may."""
 
 
 def engine(image: str, namespace: str, provider: dict | None = None, **options: object) -> dict:
@@ -127,6 +132,22 @@ class KubernetesEndpoint:
             self.wait_online()
         return self
 
+    def wait_for_roll_out(self) -> None:
+        """Returns once the Deployment's pod is ready and none of an earlier one is there."""
+        where = ["--namespace", self.namespace, "--timeout=150s"]
+        self.cluster.kubectl("rollout", "status", "deployment", self.name, *where, timeout=160)
+
+    def wait_for_state(self, state: str, pod: str, timeout: float = 90) -> None:
+        """Returns once an agent's pod calls itself so: `running`, `standby`..."""
+
+        def is_so() -> bool:
+            try:
+                return self.status(pod)["state"] == state
+            except KubectlError:
+                return False
+
+        self.cluster.wait(is_so, f"{pod} to be {state}", timeout)
+
     def wait_online(self, timeout: float = 90) -> None:
         """Returns once the interchange calls it online."""
         try:
@@ -167,15 +188,19 @@ class KubernetesEndpoint:
             raise KubectlError(f"no pod of the Deployment {self.name} is there")
         return living[-1]["metadata"]["name"]
 
-    def run(self, *arguments: str) -> str:
-        """What a command of the `endpoint` program prints, run in the agent's pod."""
+    def run(self, *arguments: str, pod: str | None = None) -> str:
+        """What a command of the `endpoint` program prints, run in the agent's pod, or in the one that is named."""
         return self.cluster.kubectl(
-            "exec", self.agent(), "--namespace", self.namespace, "--", "/usr/local/bin/endpoint", *arguments
+            "exec", pod or self.agent(), "--namespace", self.namespace, "--", "/usr/local/bin/endpoint", *arguments
         )
 
-    def status(self) -> dict:
-        """What `endpoint status --json` prints."""
-        return json.loads(self.run("status", self.name, "--json"))
+    def status(self, pod: str | None = None) -> dict:
+        """What `endpoint status --json` prints, in the agent's pod or the one that is named."""
+        return json.loads(self.run("status", self.name, "--json", pod=pod))
+
+    def says(self, words: str) -> bool:
+        """Whether the words stand anywhere in what `endpoint status` tells people."""
+        return words in self.run("status", self.name)
 
     def logs(self) -> str:
         """What the agent's pod has logged, and its predecessor in the same pod if there was one."""
@@ -186,6 +211,25 @@ class KubernetesEndpoint:
     def pods(self) -> list[dict]:
         """The worker pods that are there, those about to end included."""
         return self.cluster.pods(self.workers)
+
+    def running_pod(self) -> str:
+        """The name of the one worker pod, once a task runs in it."""
+        self.cluster.wait(lambda: self.status()["tasks_running"] >= 1, "a task to run", 120)
+        (pod,) = [pod for pod in self.pods() if "deletionTimestamp" not in pod["metadata"]]
+        return pod["metadata"]["name"]
+
+    def processes_of(self, pod: str, namespace: str | None = None) -> list[processes.Seen]:
+        """The processes of a pod's containers as this machine sees them, its sandbox left out; of a worker pod, unless a
+        namespace is named."""
+        uid = self.cluster.get("pod", pod, namespace or self.workers)["metadata"]["uid"]
+        seen = [processes.look_at(pid) for pid in ground.members(uid)]
+        return [each for each in seen if each is not None and "/pause" not in each.command]
+
+    def agent_process(self) -> int:
+        """The agent's process, as this machine sees it."""
+        seen = self.processes_of(self.agent(), self.namespace)
+        (agent,) = [each.pid for each in seen if "endpoint start" in each.command]
+        return agent
 
     def wait_for_pods(self, count: int, timeout: float = 60) -> list[dict]:
         """The worker pods, once there are so many."""

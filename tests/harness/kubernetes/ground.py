@@ -60,6 +60,24 @@ def control_groups() -> list[Path]:
     return [hierarchy / CONTROL_GROUP for hierarchy in top.iterdir() if (hierarchy / "cgroup.procs").exists()]
 
 
+def members(pod: str) -> set[int]:
+    """The processes in the containers of a pod, which is named by its unique id. Containers come and go meanwhile."""
+    found: set[int] = set()
+    for group in control_groups():
+        for parent in (group / "kubepods", group / "kubepods" / "burstable", group / "kubepods" / "besteffort"):
+            folder = parent / f"pod{pod}"
+            try:
+                containers = os.listdir(folder)
+            except OSError:
+                continue
+            for container in containers:
+                try:
+                    found.update(int(line) for line in (folder / container / "cgroup.procs").read_text().split())
+                except OSError:
+                    continue
+    return found
+
+
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
