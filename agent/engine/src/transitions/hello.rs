@@ -256,7 +256,15 @@ impl crate::Engine {
         self.blocks
             .change(id, now, |block| block.phase = Phase::GivenUp { since });
         let silent_for = now.since(since);
-        let tasks = self.take_tasks_of(id, |_| Cause::WorkerLost { silent_for });
+        let ending = self.blocks.get(id).and_then(|block| block.ending.clone());
+        let tasks = self.take_tasks_of(id, |neighbours| match &ending {
+            // The platform says why it is silent.
+            Some(end) => Cause::BlockEnded {
+                end: end.clone(),
+                neighbours,
+            },
+            None => Cause::WorkerLost { silent_for },
+        });
         self.timers.set(
             Timer::BlockTimeout(id),
             since + self.settings.silent_block_timeout.max(silent_for),

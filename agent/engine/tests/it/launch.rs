@@ -307,6 +307,18 @@ fn a_silent_worker_on_a_lost_node_is_given_up_at_once_and_does_not_hold_a_place(
 }
 
 #[test]
+fn a_task_on_a_lost_node_is_told_of_the_node_and_not_of_the_silence() {
+    let mut it = asked(up_to(1));
+    it.worker(1, block(0), 1);
+    it.expect(["run 1 on w1"]);
+    it.begin(1, 1);
+    it.block_is_ending(block(0), BlockEndKind::NodeLost);
+    it.expect(["start block 2-1"]);
+    it.lose_worker(1);
+    it.expect_failure(1, &["BlockEnded", "kind: NodeLost"]);
+}
+
+#[test]
 fn a_found_block_that_runs_is_adopted_when_it_says_hello_and_deleted_if_it_never_does() {
     let mut it = Recorder::started(up_to(2));
     it.block_runs(old_block(0));
