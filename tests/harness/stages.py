@@ -8,7 +8,7 @@ import re
 import shutil
 import threading
 import xml.etree.ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,13 +87,15 @@ class Run:
             self.counts.failed += 1
             self.counts.failures.append(" ".join(map(str, arguments)))
 
-    def cargo_test(self, arguments: list[str], environment: dict[str, str] | None = None) -> None:
-        """Runs `cargo test` and counts its tests. An ignored test counts as failed, unless it says that another stage
-        runs it."""
+    def cargo_test(
+        self, arguments: list[str], environment: dict[str, str] | None = None, options: Sequence[str] = ()
+    ) -> None:
+        """Runs `cargo test` and counts its tests; `options` are for the tests themselves. An ignored test counts as
+        failed, unless it says that another stage runs it."""
         start = self.log.stat().st_size if self.log.exists() else 0
         command = ["cargo", "test", "--release", "--locked", "--no-fail-fast", *arguments]
         self.command([*command, "--no-run"], environment, yields=True)
-        status = self.command(command, environment)
+        status = self.command([*command, "--", *options] if options else command, environment)
         with self.log.open(errors="replace") as log:
             log.seek(start)
             text = log.read()
@@ -321,6 +323,22 @@ CLUSTER_ALONE = ["test_node.py", "test_outages.py"]
 """Those that break what all would share."""
 
 
+PROVIDER = ["-p", "endpoint", "--test", "kubernetes", "--test", "state"]
+"""The agent's own tests that need a cluster, and that the stage `rust` therefore leaves out."""
+
+
+def provider(shared: kubernetes.Cluster, worker: images.Image, python: images.Image) -> Callable[[Run], None]:
+    """Those tests, on a cluster that is up. Each has a namespace of its own."""
+    for image in (worker, python):
+        shared.import_image(image.archive)
+    environment = {
+        "KUBECONFIG": str(shared.kubeconfig),
+        "WAYPOST_TEST_IMAGE": python.name,
+        "WAYPOST_TEST_WORKER_IMAGE": worker.name,
+    }
+    return lambda run: run.cargo_test(PROVIDER, environment, ["--ignored", "--test-threads=3"])
+
+
 def cluster(run: Run) -> None:
     """The tests on a real Kubernetes, which is built first, where it is not yet."""
     kubernetes.refuse_unless_possible()
@@ -328,9 +346,11 @@ def cluster(run: Run) -> None:
     # Before the tests, each of which has minutes: on a new machine this takes longer than that.
     builder = images.Builder(run.keeper)
     pause = builder.pause()
-    for image in (pause, builder.agent(), builder.worker(), builder.python_with_sdk()):
+    worker, python = builder.worker(), builder.python_with_sdk()
+    for image in (pause, builder.agent(), worker, python):
         with run.log.open("a") as log:
             log.write(f"{image.name}: {image.size / 1e6:.1f} MB compressed\n")
+    run.command(["cargo", "test", "--release", "--locked", "--no-run", *PROVIDER], yields=True)
     tests = checkout.ROOT / "tests" / "cluster"
     run.pytest(tests / "ground")
     listed = {file for lane in (*CLUSTER_LANES.values(), CLUSTER_ALONE) for file in lane}
@@ -339,7 +359,8 @@ def cluster(run: Run) -> None:
     shared = kubernetes.Cluster(run.keeper).start(pause.archive, patience=60)
     try:
         run.together(
-            {
+            {"provider": provider(shared, worker, python)}
+            | {
                 name: lambda lane, files=files: lane.pytest(
                     *[tests / "endpoint" / file for file in files],
                     sdk="4.19.0",
