@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from harness import checkout, processes
-from harness.endpoint import wait_for
+from harness.endpoint import Endpoint, wait_for
 from harness.functions import double, leave_mark_and_wait
 
 WAIT = 60
@@ -58,6 +59,28 @@ def test_sigterm_drains_and_leaves_no_process(make_executor, make_endpoint, inte
     executor = make_executor(endpoint)
     assert executor.submit(double, 1).result(WAIT) == 2
     endpoint.process.send_signal(signal.SIGTERM)
+    assert endpoint.process.wait(WAIT) == 0
+    wait_for(lambda: not belonging_to(endpoint), "the end of every process of it", WAIT)
+
+
+@pytest.mark.parametrize("kind", checkout.KINDS)
+def test_stop_remote_ends_an_endpoint_that_runs_elsewhere_and_keeps_it_from_starting(
+    make_executor, make_endpoint, keeper, interchange, client, kind, tmp_path
+):
+    """From another machine: a folder with the endpoint's configuration and id, and no process."""
+    endpoint = make_endpoint(interchange, client, kind)
+    assert make_executor(endpoint).submit(double, 1).result(WAIT) == 2
+    python = checkout.clients("4.19.0").python
+    elsewhere = Endpoint(
+        keeper, checkout.binary("endpoint"), interchange, client, kind, endpoint.name, python=python, folder=tmp_path
+    )
+    elsewhere.configure()
+    for name in ("config.yaml", "endpoint.json"):
+        shutil.copy(endpoint.own_folder / name, elsewhere.own_folder)
+    elsewhere.run("stop", endpoint.name, "--remote")
+    refused = elsewhere.run("start", endpoint.name, check=False)
+    assert refused.returncode == 69, refused.stdout + refused.stderr
+    assert "stopped remotely" in refused.stdout + refused.stderr
     assert endpoint.process.wait(WAIT) == 0
     wait_for(lambda: not belonging_to(endpoint), "the end of every process of it", WAIT)
 

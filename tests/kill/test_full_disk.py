@@ -39,3 +39,18 @@ def test_an_endpoint_whose_disk_is_full_runs_its_tasks_once_and_goes_on(
         endpoint.kill()
         endpoint.start(wait=False)
         assert executor.submit(double, 3).result(WAIT) == 6
+
+
+def test_a_user_endpoint_that_can_not_be_noted_starts_when_there_is_room(make_endpoint, interchange, client, disk):
+    """Its start command is not acknowledged before it is saved, so it comes again."""
+    from globus_compute_sdk import Executor
+
+    endpoint = make_endpoint(interchange, client, "template", folder=disk.folder)
+    disk.fill()
+    with Executor(endpoint_id=endpoint.id, api_burst_limit=8, api_burst_window_s=1) as executor:
+        future = executor.submit(double, 2)
+        wait_for(lambda: "No space left" in str(endpoint.status()["last_error"]), "the status to say so", WAIT)
+        assert not endpoint.status()["user_endpoints"] and not future.done()
+        disk.make_room()
+        # Sooner than the interchange sends start commands again to user endpoints that are silent.
+        assert future.result(45) == 4

@@ -4,7 +4,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use lapin::Acker;
-use lapin::options::BasicAckOptions;
+use lapin::options::{BasicAckOptions, BasicNackOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use waypost_protocol::QueueInfo;
@@ -40,6 +40,15 @@ impl CommandDelivery {
     /// Acknowledges it. If its channel is gone, nothing happens: the broker delivers it again.
     pub async fn ack(self) {
         let _ = self.acker.ack(BasicAckOptions::default()).await;
+    }
+
+    /// Puts the command back on its queue, whence it comes again.
+    pub async fn give_back(self) {
+        let requeue = BasicNackOptions {
+            requeue: true,
+            ..BasicNackOptions::default()
+        };
+        let _ = self.acker.nack(requeue).await;
     }
 }
 

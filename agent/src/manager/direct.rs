@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use waypost_protocol::AmqpCredentials;
 
+use super::Renewed;
 use super::hosted::{lives_on, told};
 use super::shell::run_shell;
 use super::status::Board;
@@ -38,7 +39,7 @@ impl DirectEndpoint {
     pub async fn run<R, F>(self, mut stop: watch::Receiver<Option<Stop>>, renew: R) -> Ended
     where
         R: Fn() -> F,
-        F: Future<Output = Option<AmqpCredentials>>,
+        F: Future<Output = Renewed<AmqpCredentials>>,
     {
         let name = self.directory.name().to_owned();
         let endpoint = UserEndpoint::start(
@@ -72,8 +73,13 @@ impl DirectEndpoint {
                     tracing::warn!("the broker refuses the endpoint's credentials; asking the service for new ones");
                     tokio::select! {
                         _ = told(&mut stop_meanwhile) => {}
-                        renewed = renew() => if let Some(credentials) = renewed {
-                            endpoint.replace_credentials(credentials);
+                        renewed = renew() => match renewed {
+                            Renewed::With(credentials) => endpoint.replace_credentials(credentials),
+                            Renewed::Not => {}
+                            Renewed::Over => {
+                                self.board.set_stopping();
+                                break endpoint.stop(how).await;
+                            }
                         },
                     }
                 }

@@ -18,3 +18,14 @@ pub(crate) use render::{local_user, user_environment};
 pub(crate) use shell::run_shell;
 pub use status::{Board, EndpointStatus};
 pub use template::TemplateEndpoint;
+
+/// What came of a registration for fresh credentials.
+#[derive(Debug)]
+pub enum Renewed<T> {
+    /// They are here.
+    With(T),
+    /// None for now.
+    Not,
+    /// The service will have the endpoint no longer: it is to stop.
+    Over,
+}

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use waypost_protocol::{AmqpCredentials, QueueInfo};
 
+use super::Renewed;
 use super::command::{Incoming, Refusal, StartRequest, check};
 use super::hosted::{Event, Host, told};
 use super::render::{local_user, read_config, rendered};
@@ -55,7 +56,7 @@ impl TemplateEndpoint {
     pub async fn run<R, F>(self, mut stop: watch::Receiver<Option<Stop>>, renew: R)
     where
         R: Fn() -> F,
-        F: Future<Output = Option<(QueueInfo, QueueInfo)>>,
+        F: Future<Output = Renewed<(QueueInfo, QueueInfo)>>,
     {
         let (host, mut events) = Host::new(
             Arc::clone(&self.environment),
@@ -79,10 +80,14 @@ impl TemplateEndpoint {
                     tracing::warn!("the broker refuses the endpoint's credentials; asking the service for new ones");
                     tokio::select! {
                         how = told(&mut stop_meanwhile) => break how,
-                        renewed = renew() => if let Some((queue, heartbeat_queue)) = renewed {
-                            (commands, broker) = self.consume(queue);
-                            beating.send_replace(true);
-                            (beating, heart) = self.beat(heartbeat_queue);
+                        renewed = renew() => match renewed {
+                            Renewed::With((queue, heartbeat_queue)) => {
+                                (commands, broker) = self.consume(queue);
+                                beating.send_replace(true);
+                                (beating, heart) = self.beat(heartbeat_queue);
+                            }
+                            Renewed::Not => {}
+                            Renewed::Over => break Stop::Drain,
                         },
                     }
                 }
@@ -227,9 +232,10 @@ impl TemplateEndpoint {
             username: request.username,
         };
         if let Err(error) = self.store.save_user_endpoint(&saved).await {
-            // Unacknowledged, the command comes again: what can not be kept must not be promised.
+            // What can not be kept must not be promised.
             self.complain(error.to_string());
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            delivery.give_back().await;
             return;
         }
         delivery.ack().await;

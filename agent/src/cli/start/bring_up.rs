@@ -15,7 +15,7 @@ use super::{Start, deployment, detach, patiently};
 use crate::cli::error::{CliError, exit_code};
 use crate::cli::{print, variable};
 use crate::config::{Configuration, EndpointDirectory};
-use crate::manager::{DirectEndpoint, TemplateEndpoint, run_shell, user_environment};
+use crate::manager::{DirectEndpoint, Renewed, TemplateEndpoint, run_shell, user_environment};
 use crate::provider::kubernetes::Cluster;
 use crate::runtime::{Ended, Environment, EnvironmentSettings, Stop};
 use crate::service::Registered;
@@ -186,10 +186,11 @@ async fn host(hosted: Hosted<'_>, shown: &Shown, stop: watch::Receiver<Option<St
             }
             .run(stop, || async {
                 match prepared.renew(endpoint_id).await {
-                    Some(Registered::Template {
+                    Renewed::With(Registered::Template {
                         commands, heartbeats, ..
-                    }) => Some((commands, heartbeats)),
-                    Some(Registered::Direct(_)) | None => None,
+                    }) => Renewed::With((commands, heartbeats)),
+                    Renewed::With(Registered::Direct(_)) | Renewed::Not => Renewed::Not,
+                    Renewed::Over => Renewed::Over,
                 }
             })
             .await;
@@ -209,8 +210,9 @@ async fn host(hosted: Hosted<'_>, shown: &Shown, stop: watch::Receiver<Option<St
             }
             .run(stop, || async {
                 match prepared.renew(endpoint_id).await {
-                    Some(Registered::Direct(credentials)) => Some(credentials),
-                    Some(Registered::Template { .. }) | None => None,
+                    Renewed::With(Registered::Direct(credentials)) => Renewed::With(credentials),
+                    Renewed::With(Registered::Template { .. }) | Renewed::Not => Renewed::Not,
+                    Renewed::Over => Renewed::Over,
                 }
             })
             .await;

@@ -13,7 +13,7 @@ use crate::cli::complain;
 use crate::cli::error::{CliError, exit_code};
 use crate::cli::session::Session;
 use crate::config::{Configuration, EndpointDirectory, schema};
-use crate::manager::local_user;
+use crate::manager::{Renewed, local_user};
 use crate::service::{Host, Registered, Registration, RegistrationReply, ServiceError};
 use crate::state::{SavedRegistration, StateStore};
 use crate::telemetry::Metrics;
@@ -206,28 +206,37 @@ impl Prepared {
         }
     }
 
-    /// Registers once more for fresh credentials; not more often than every 15 s. `None` if that brings none.
-    pub(super) async fn renew(&self, id: Uuid) -> Option<Registered> {
+    /// Registers once more for fresh credentials; not more often than every 15 s.
+    pub(super) async fn renew(&self, id: Uuid) -> Renewed<Registered> {
         let mut renewed = self.renewed.lock().await;
         if let Some(last) = *renewed {
             tokio::time::sleep_until(last + RENEWAL_PAUSE).await;
         }
         let outcome = match self.register(Some(id)).await {
             Ok(registration) => self.admitted(registration, None),
+            Err(error) if ends_the_endpoint(&error) => {
+                tracing::warn!(%error, "the service has stopped or deleted the endpoint");
+                return Renewed::Over;
+            }
             Err(error) => Err(CliError::from(error)),
         };
         *renewed = Some(Instant::now());
         match outcome {
             Ok(admitted) => {
                 self.keep(&admitted.registered, &admitted.owner).await;
-                Some(admitted.registered)
+                Renewed::With(admitted.registered)
             }
             Err(error) => {
                 tracing::error!(%error, "the service gave no new credentials");
-                None
+                Renewed::Not
             }
         }
     }
+}
+
+/// Whether the service will have the endpoint no longer: it is deleted (404) or locked (423) by `endpoint stop --remote`.
+const fn ends_the_endpoint(error: &ServiceError) -> bool {
+    matches!(error, ServiceError::Refused { status: 404 | 423, .. })
 }
 
 /// Says as upstream does that the service refuses the endpoint.
