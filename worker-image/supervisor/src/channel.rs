@@ -33,6 +33,8 @@ pub(crate) struct Channel {
     output: pipe::Receiver,
     state: RefCell<State>,
     output_open: Cell<bool>,
+    /// The executor has ended. What it wrote last may be there before the runtime has heard of it, so it is not asked.
+    ended: Cell<bool>,
     /// Wakes whoever waits in [`Channel::ready`] when there is something to write.
     unwritten: Notify,
 }
@@ -42,6 +44,13 @@ struct State {
     received: BytesMut,
     unwritten: VecDeque<Bytes>,
     output: Output,
+}
+
+/// Who is asked whether there is output: the runtime costs nothing, and may not have heard of the last of it.
+#[derive(Clone, Copy)]
+enum Asked {
+    Runtime,
+    System,
 }
 
 /// What an executor says.
@@ -92,6 +101,7 @@ impl Channel {
                 output: Output::new(slot),
             }),
             output_open: Cell::new(true),
+            ended: Cell::new(false),
             unwritten: Notify::new(),
         });
         let ends = ExecutorEnds {
@@ -112,6 +122,8 @@ impl Channel {
         head.put_slice(task.hyphenated().encode_lower(&mut text).as_bytes());
         head.put_slice(serializers.as_bytes());
         let mut state = self.state.borrow_mut();
+        // All that was printed before is there, even if the runtime has not heard of it yet.
+        self.take_output(&mut state, Asked::System);
         state.output.begin(task);
         if body.len() <= COPIED_MAX {
             head.put_slice(&body);
@@ -161,7 +173,7 @@ impl Channel {
         let mut closed = false;
         loop {
             if let Some(answer) = decode(&mut state.received)? {
-                self.take_output(&mut state);
+                self.take_output(&mut state, Asked::Runtime);
                 return Ok(Some(answer));
             }
             if closed {
@@ -170,22 +182,41 @@ impl Channel {
             if state.received.capacity() == state.received.len() {
                 state.received.reserve(16 * 1024);
             }
-            match self.stream.try_read_buf(&mut state.received) {
+            match self.read(&mut state.received) {
                 Ok(0) => closed = true,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => closed = true,
             }
         }
-        self.take_output(&mut state);
+        self.take_output(&mut state, Asked::Runtime);
         Ok(None)
     }
 
-    fn take_output(&self, state: &mut State) {
+    /// From here on all is read that is there.
+    pub(crate) fn set_ended(&self) {
+        self.ended.set(true);
+    }
+
+    fn read(&self, received: &mut BytesMut) -> io::Result<usize> {
+        if !self.ended.get() {
+            return self.stream.try_read_buf(received);
+        }
+        let mut buffer = [0; 16 * 1024];
+        let count = nix::unistd::read(&self.stream, &mut buffer)?;
+        received.extend_from_slice(&buffer[..count]);
+        Ok(count)
+    }
+
+    fn take_output(&self, state: &mut State, asked: Asked) {
         let mut buffer = [0; 16 * 1024];
         let mut taken = 0;
         while self.output_open.get() && taken < OUTPUT_AT_ONCE {
-            match self.output.try_read(&mut buffer) {
+            let read = match asked {
+                Asked::Runtime if !self.ended.get() => self.output.try_read(&mut buffer),
+                Asked::Runtime | Asked::System => nix::unistd::read(&self.output, &mut buffer).map_err(io::Error::from),
+            };
+            match read {
                 Ok(0) => self.output_open.set(false),
                 Ok(count) => {
                     taken += count;
@@ -200,7 +231,7 @@ impl Channel {
     /// What the task printed last.
     pub(crate) fn last_lines(&self) -> String {
         let mut state = self.state.borrow_mut();
-        self.take_output(&mut state);
+        self.take_output(&mut state, Asked::Runtime);
         state.output.last_lines()
     }
 }

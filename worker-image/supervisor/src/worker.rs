@@ -186,11 +186,7 @@ impl Worker {
 
     /// Handles what the executors' watchers have found, and carries out what the machine decides.
     fn advance(&mut self) {
-        loop {
-            let event = self.inbox.events.borrow_mut().pop_front();
-            let Some(event) = event else { break };
-            self.machine.handle(self.started.elapsed(), event);
-        }
+        self.hear_executors();
         self.machine.settle(self.started.elapsed());
         for action in self.machine.take_actions() {
             self.carry_out(action);
@@ -205,6 +201,15 @@ impl Worker {
             if strays > 0 {
                 tracing::info!("{strays} processes that a task had left were ended");
             }
+        }
+    }
+
+    /// Handles what the executors' watchers have found.
+    fn hear_executors(&mut self) {
+        loop {
+            let event = self.inbox.events.borrow_mut().pop_front();
+            let Some(event) = event else { return };
+            self.machine.handle(self.started.elapsed(), event);
         }
     }
 
@@ -413,11 +418,14 @@ impl Worker {
     }
 
     fn executor_ended(&mut self, process: i32, ending: Ending) {
+        // Its answers that were read already come before its end.
+        self.hear_executors();
         let now = self.started.elapsed();
         let mut output = String::new();
         if let Some(slot) = self.machine.slot_of(process)
             && let Some(executor) = self.executors[slot as usize].take()
         {
+            executor.channel.set_ended();
             // A result that it had written before it ended counts.
             while let Ok(Some(answer)) = executor.channel.pump() {
                 self.machine.handle(now, answer.into_event(slot, executor.generation));
