@@ -51,6 +51,7 @@ class Ours:
                 "working_directory": str(folder),
                 "sandbox": False,
                 "allowed_serializers": [],
+                "accelerators": [],
                 "result_size_limit": 10 * 1024 * 1024,
                 **settings,
             },
@@ -68,7 +69,8 @@ class Ours:
         ours, theirs = socket.socketpair()
         ours.settimeout(PATIENCE)
         descriptors = array.array("i", [theirs.fileno(), 2])
-        self._control.sendmsg([b"+"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
+        slot = struct.pack("!I", 0)
+        self._control.sendmsg([slot], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
         theirs.close()
         self.process = json.loads(self._lines.readline())["started"]
         return ours
