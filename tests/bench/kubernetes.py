@@ -58,7 +58,8 @@ with the spread from lowest to highest):
 {first}
 
 {pods} pods at once, each with one slot; the bare ones are of the same image with the same requests, sleep, and are made
-by one `kubectl apply`. Seconds; each the only run.
+by one `kubectl create`. Ours have an init container and a Secret each, and start a Python that imports the SDK while the
+others still come. Seconds; each the only run.
 
 {many}
 
