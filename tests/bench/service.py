@@ -56,7 +56,7 @@ PAGE = """\
 Made by `tests/bench/service.py` on {date}: {machine}. RabbitMQ, the database, the interchange and its clients share these
 cores. {rounds} rounds in which the databases take turns; medians, with the spread from lowest to highest. A submit is answered
 when its tasks are in the database and the broker has confirmed them. A result counts when it is in the database and confirmed
-on its client's queue. Load average of the machine before the run: {load:.1f} (on {cores} cores, more than 1 is another's work).
+on its client's queue. Load average of the machine before the run {before:.1f}, after it {after:.1f}, on {cores} cores.
 
 {table}
 """
@@ -88,12 +88,19 @@ def main() -> int:
         checkout.clients("4.19.0").make(keeper)
         build = ["cargo", "build", "--release", "--locked", "--bin", "interchange", "--bin", "waypost-bench"]
         subprocess.run(build, cwd=checkout.ROOT, check=True)
-        load = os.getloadavg()[0]
+        before = os.getloadavg()[0]
         figures = measure(keeper, arguments)
+        after = os.getloadavg()[0]
     import sections
 
     made = table(figures)
-    about = {"date": sections.today(), "machine": sections.machine(), "cores": os.cpu_count(), "load": load}
+    about = {
+        "date": sections.today(),
+        "machine": sections.machine(),
+        "cores": os.cpu_count(),
+        "before": before,
+        "after": after,
+    }
     sections.put(arguments.output, "service", PAGE.format(**about, rounds=arguments.rounds, table=made))
     print(made)
     print(f"\nwritten: {arguments.output}")
