@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use endpoint::service::RegistrationReply;
-use endpoint::state::{SavedRegistration, SavedUserEndpoint, SecretMedium, StateError, StateStore};
+use endpoint::state::{Asked, SavedRegistration, SavedUserEndpoint, SecretMedium, StateError, StateStore};
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, Config};
@@ -95,6 +95,11 @@ fn saved(number: u128) -> SavedUserEndpoint {
     let id = Uuid::from_u128(number);
     SavedUserEndpoint {
         name: format!("uep.{}.{id}", Uuid::nil()),
+        asked: Asked {
+            user_options: "null".to_owned(),
+            user_runtime: "null".to_owned(),
+            matched: Uuid::from_u128(9),
+        },
         config: "engine:\n  type: GlobusComputeEngine\n".repeat(50),
         environment: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
         credentials: AmqpCredentials {

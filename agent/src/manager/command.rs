@@ -9,6 +9,7 @@ use uuid::Uuid;
 use waypost_protocol::{AmqpCredentials, Command, START_ENDPOINT};
 
 use crate::config::check_name;
+use crate::state::Asked;
 
 /// Clocks may differ so much, in seconds.
 const SKEW_MAX: u64 = 180;
@@ -26,15 +27,10 @@ pub(crate) struct Incoming<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StartRequest {
     pub(crate) name: String,
-    /// The submitter's options as JSON text, in their order.
-    pub(crate) user_options: String,
-    /// What the submitter's SDK says of itself, as JSON text.
-    pub(crate) user_runtime: String,
+    pub(crate) asked: Asked,
     pub(crate) credentials: AmqpCredentials,
     pub(crate) identity: Uuid,
     pub(crate) username: String,
-    /// The identity of the endpoint's owner that the submitter has, too.
-    pub(crate) matched: Uuid,
     /// How long ago it was sent, in seconds.
     pub(crate) age: u64,
 }
@@ -129,12 +125,14 @@ pub(crate) fn check(incoming: Incoming<'_>, owner: &BTreeSet<Uuid>, now: u64) ->
     let text = |raw: Option<&RawValue>| raw.map_or_else(|| "null".to_owned(), |raw| raw.get().to_owned());
     Ok(StartRequest {
         name,
-        user_options: text(ordered.kwargs.user_opts),
-        user_runtime: text(ordered.kwargs.user_runtime),
+        asked: Asked {
+            user_options: text(ordered.kwargs.user_opts),
+            user_runtime: text(ordered.kwargs.user_runtime),
+            matched,
+        },
         credentials: command.kwargs.amqp_creds,
         identity: command.globus_effective_identity,
         username: command.globus_username,
-        matched,
         age: now.saturating_sub(timestamp),
     })
 }
@@ -194,8 +192,8 @@ mod tests {
     #[test]
     fn a_good_command_is_taken_with_its_options_in_their_order() {
         let request = checked(&command(), Some(NOW - 3)).unwrap();
-        assert_eq!(request.user_options, r#"{"z":1,"a":2}"#);
-        assert_eq!((request.user_runtime.as_str(), request.age), ("null", 3));
+        assert_eq!(request.asked.user_options, r#"{"z":1,"a":2}"#);
+        assert_eq!((request.asked.user_runtime.as_str(), request.age), ("null", 3));
     }
 
     #[test]
@@ -205,7 +203,7 @@ mod tests {
         arguments.remove("user_opts");
         arguments.remove("user_runtime");
         command.as_object_mut().unwrap().remove("args");
-        assert_eq!(checked(&command, Some(NOW)).unwrap().user_options, "null");
+        assert_eq!(checked(&command, Some(NOW)).unwrap().asked.user_options, "null");
     }
 
     #[test]

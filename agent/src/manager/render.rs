@@ -9,11 +9,11 @@ use minijinja::Value;
 use nix::unistd::{Uid, User, getgrouplist};
 use serde_json::Value as Json;
 
-use super::command::StartRequest;
 use crate::config::template::{RESERVED_WORDS, TemplateInput, deprecated_names, render};
 use crate::config::{
     EndpointDirectory, ManagerConfig, UserEndpointConfig, environment_file, schema, user_endpoint_config,
 };
+use crate::state::{Asked, SavedUserEndpoint};
 
 /// A configuration that was made for a user endpoint.
 #[derive(Debug)]
@@ -23,13 +23,14 @@ pub(crate) struct Rendered {
     pub(crate) environment: BTreeMap<String, String>,
 }
 
-/// Renders the template for a request. An error is a sentence for the submitter.
+/// Renders the template for what a submitter asked for. An error is a sentence for the submitter.
 pub(crate) fn rendered(
     directory: &EndpointDirectory,
     manager: &ManagerConfig,
-    request: &StartRequest,
+    name: &str,
+    asked: &Asked,
 ) -> Result<Rendered, String> {
-    let options: Json = serde_json::from_str(&request.user_options).unwrap_or(Json::Null);
+    let options: Json = serde_json::from_str(&asked.user_options).unwrap_or(Json::Null);
     for word in RESERVED_WORDS {
         if options.get(word).is_some() {
             return Err(format!(
@@ -56,14 +57,14 @@ pub(crate) fn rendered(
     let text = render(&TemplateInput {
         template: &template,
         folder: template_file.parent(),
-        user_options: &request.user_options,
-        user_runtime: &request.user_runtime,
+        user_options: &asked.user_options,
+        user_runtime: &asked.user_runtime,
         parent_config: parent_config(manager),
-        mapped_identity: mapped_identity(request),
+        mapped_identity: mapped_identity(asked),
         environment: &variables,
     })
     .map_err(|error| error.to_string())?;
-    let environment = environment(directory, request);
+    let environment = environment(directory, name, asked);
     let config = read_config(&text, &environment, manager, directory.path())?;
     Ok(Rendered {
         text,
@@ -72,9 +73,30 @@ pub(crate) fn rendered(
     })
 }
 
+/// Renders anew for a user endpoint that ran before, since the endpoint's files may be others by now, and puts that into
+/// what is saved of it. What can not be rendered is told in words, and what was rendered before goes on: there may be
+/// tasks under way.
+pub(crate) fn rendered_again(
+    directory: &EndpointDirectory,
+    manager: &ManagerConfig,
+    saved: &mut SavedUserEndpoint,
+) -> Result<(UserEndpointConfig, Option<String>), String> {
+    match rendered(directory, manager, &saved.name, &saved.asked) {
+        Ok(made) => {
+            saved.config = made.text;
+            saved.environment = made.environment;
+            Ok((made.config, None))
+        }
+        Err(why) => {
+            let config = read_config(&saved.config, &saved.environment, manager, directory.path())?;
+            Ok((config, Some(why)))
+        }
+    }
+}
+
 /// Reads a rendered configuration, once it is made or restored. Files that it names are looked for in the endpoint's
 /// `folder`.
-pub(crate) fn read_config(
+fn read_config(
     text: &str,
     environment: &BTreeMap<String, String>,
     manager: &ManagerConfig,
@@ -107,15 +129,15 @@ fn read(path: &Path) -> Result<Option<String>, String> {
     }
 }
 
-fn environment(directory: &EndpointDirectory, request: &StartRequest) -> BTreeMap<String, String> {
+fn environment(directory: &EndpointDirectory, name: &str, asked: &Asked) -> BTreeMap<String, String> {
     let mut environment = user_environment(directory);
-    let runtime: Json = serde_json::from_str(&request.user_runtime).unwrap_or(Json::Null);
+    let runtime: Json = serde_json::from_str(&asked.user_runtime).unwrap_or(Json::Null);
     let mut add = |name: &str, value: Option<&str>| {
         if let Some(value) = value {
             environment.entry(name.to_owned()).or_insert_with(|| value.to_owned());
         }
     };
-    add("GLOBUS_COMPUTE_ENDPOINT_NAME", Some(&request.name));
+    add("GLOBUS_COMPUTE_ENDPOINT_NAME", Some(name));
     add(
         "GC_USER_PYTHON_VERSION",
         runtime.pointer("/python/version").and_then(Json::as_str),
@@ -174,7 +196,7 @@ fn parent_config(manager: &ManagerConfig) -> Value {
     }
 }
 
-fn mapped_identity(request: &StartRequest) -> Value {
+fn mapped_identity(asked: &Asked) -> Value {
     let user = User::from_uid(Uid::current()).ok().flatten();
     let local = user.map(|user| {
         let groups: Vec<u32> = std::ffi::CString::new(user.name.clone())
@@ -196,7 +218,7 @@ fn mapped_identity(request: &StartRequest) -> Value {
     });
     minijinja::context! {
         local => local,
-        globus => minijinja::context! { id => request.matched.to_string() },
+        globus => minijinja::context! { id => asked.matched.to_string() },
     }
 }
 
@@ -217,6 +239,10 @@ mod tests {
     use super::*;
     use crate::config::{ProviderConfig, Sources};
 
+    fn rendered(directory: &EndpointDirectory, manager: &ManagerConfig, asked: &Asked) -> Result<Rendered, String> {
+        super::rendered(directory, manager, "uep.a.b", asked)
+    }
+
     fn configured() -> (tempfile::TempDir, EndpointDirectory) {
         let base = tempfile::tempdir().unwrap();
         let directory = EndpointDirectory::find(base.path(), "mine").unwrap();
@@ -224,27 +250,11 @@ mod tests {
         (base, directory)
     }
 
-    fn request(options: &Json, runtime: &Json) -> StartRequest {
-        let queue = QueueInfo {
-            connection_url: "amqp://h/".to_owned(),
-            queue: "q".to_owned(),
-            exchange: None,
-            queue_publish_kwargs: None,
-        };
-        StartRequest {
-            name: "uep.a.b".to_owned(),
+    fn request(options: &Json, runtime: &Json) -> Asked {
+        Asked {
             user_options: options.to_string(),
             user_runtime: runtime.to_string(),
-            credentials: AmqpCredentials {
-                endpoint_id: Uuid::nil(),
-                task_queue_info: queue.clone(),
-                result_queue_info: queue.clone(),
-                heartbeat_queue_info: queue,
-            },
-            identity: Uuid::nil(),
-            username: "me".to_owned(),
             matched: Uuid::from_u128(7),
-            age: 0,
         }
     }
 
@@ -391,5 +401,52 @@ mod tests {
             made.config.base.display_name,
             Some(format!("Mine 30 {} {}", Uuid::from_u128(7), Uid::current()))
         );
+    }
+
+    fn saved(asked: Asked) -> SavedUserEndpoint {
+        let queue = QueueInfo {
+            connection_url: "amqp://h/".to_owned(),
+            queue: "q".to_owned(),
+            exchange: None,
+            queue_publish_kwargs: None,
+        };
+        SavedUserEndpoint {
+            name: "uep.a.b".to_owned(),
+            asked,
+            config: "display_name: before\nengine: {}\n".to_owned(),
+            environment: BTreeMap::new(),
+            credentials: AmqpCredentials {
+                endpoint_id: Uuid::nil(),
+                task_queue_info: queue.clone(),
+                result_queue_info: queue.clone(),
+                heartbeat_queue_info: queue,
+            },
+            identity: Uuid::nil(),
+            username: "me".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_user_endpoint_that_comes_back_is_as_the_template_is_now() {
+        let (_base, directory) = configured();
+        let manager = ManagerConfig::default();
+        let mut saved = saved(request(&json!({"max_workers_per_node": 3}), &Json::Null));
+        let (config, doubt) = rendered_again(&directory, &manager, &mut saved).unwrap();
+        assert_eq!((config.engine.max_workers_per_node, doubt), (Some(3), None));
+        let template = "display_name: now\nengine: {max_workers_per_node: {{ max_workers_per_node + 1 }}}\n";
+        fs::write(directory.template_file(None), template).unwrap();
+        let (config, _) = rendered_again(&directory, &manager, &mut saved).unwrap();
+        assert_eq!(config.engine.max_workers_per_node, Some(4));
+        assert!(saved.config.contains("display_name: now"), "{}", saved.config);
+    }
+
+    #[test]
+    fn a_template_that_can_not_be_rendered_any_more_ends_nothing_that_ran() {
+        let (_base, directory) = configured();
+        fs::write(directory.template_file(None), "engine: {{ nothing_of_the_kind }}\n").unwrap();
+        let mut saved = saved(request(&Json::Null, &Json::Null));
+        let (config, doubt) = rendered_again(&directory, &ManagerConfig::default(), &mut saved).unwrap();
+        assert_eq!(config.base.display_name.as_deref(), Some("before"));
+        assert!(doubt.unwrap().contains("nothing_of_the_kind"));
     }
 }

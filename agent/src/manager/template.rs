@@ -12,7 +12,7 @@ use waypost_protocol::{AmqpCredentials, QueueInfo};
 use super::Renewed;
 use super::command::{Incoming, Refusal, StartRequest, check};
 use super::hosted::{Event, Host, told};
-use super::render::{local_user, read_config, rendered};
+use super::render::{local_user, rendered, rendered_again};
 use super::report::{failure_notice, heartbeats};
 use super::status::Board;
 use crate::broker::{CommandDelivery, Commands};
@@ -131,19 +131,37 @@ impl TemplateEndpoint {
             self.complain(format!("a user endpoint could not be restored: {problem}"));
         }
         for user_endpoint in saved {
-            match read_config(
-                &user_endpoint.config,
-                &user_endpoint.environment,
-                &self.config,
-                self.directory.path(),
-            ) {
-                Ok(config) => {
-                    tracing::info!(user_endpoint = user_endpoint.name, "restoring the user endpoint");
-                    host.start(user_endpoint, config, true);
-                }
-                Err(error) => self.complain(format!("{} could not be restored: {error}", user_endpoint.name)),
+            tracing::info!(user_endpoint = user_endpoint.name, "restoring the user endpoint");
+            self.start_again(host, user_endpoint, true).await;
+        }
+    }
+
+    /// Starts a user endpoint that ran before, as the endpoint's files would have it now.
+    async fn start_again(&self, host: &mut Host, mut saved: SavedUserEndpoint, restored: bool) {
+        let before = saved.config.clone();
+        let (config, doubt) = match rendered_again(&self.directory, &self.config, &mut saved) {
+            Ok(made) => made,
+            Err(error) => {
+                self.complain(format!("{} could not be started again: {error}", saved.name));
+                return;
+            }
+        };
+        if let Some(why) = doubt {
+            self.complain(format!(
+                "{} goes on as it was configured before, for its template can not be used any more: {why}",
+                saved.name
+            ));
+        }
+        if saved.config != before {
+            tracing::info!(
+                user_endpoint = saved.name,
+                "the template has changed, and counts from now on"
+            );
+            if let Err(error) = self.store.save_user_endpoint(&saved).await {
+                self.complain(error.to_string());
             }
         }
+        host.start(saved, config, restored);
     }
 
     async fn handle_command(&self, host: &mut Host, delivery: CommandDelivery) {
@@ -210,7 +228,7 @@ impl TemplateEndpoint {
                 self.max_user_endpoints
             ))
         } else {
-            rendered(&self.directory, &self.config, &request)
+            rendered(&self.directory, &self.config, &request.name, &request.asked)
         };
         let made = match made {
             Ok(made) => made,
@@ -225,6 +243,7 @@ impl TemplateEndpoint {
         };
         let saved = SavedUserEndpoint {
             name: request.name,
+            asked: request.asked,
             config: made.text,
             environment: made.environment,
             credentials: request.credentials,
@@ -260,15 +279,7 @@ impl TemplateEndpoint {
                     user_endpoint = name,
                     "a command came as the user endpoint ended; starting it again"
                 );
-                match read_config(
-                    &over.saved.config,
-                    &over.saved.environment,
-                    &self.config,
-                    self.directory.path(),
-                ) {
-                    Ok(config) => host.start(over.saved, config, false),
-                    Err(error) => self.complain(format!("{name} could not be started again: {error}")),
-                }
+                self.start_again(host, over.saved, false).await;
             }
             Ended::Idle | Ended::Stopped => {
                 tracing::info!(user_endpoint = name, how = ?over.how, "the user endpoint has ended");

@@ -16,4 +16,4 @@ mod tests;
 
 pub use error::StateError;
 pub use secret::SecretMedium;
-pub use store::{LinkKeys, SavedRegistration, SavedUserEndpoint, StateStore};
+pub use store::{Asked, LinkKeys, SavedRegistration, SavedUserEndpoint, StateStore};

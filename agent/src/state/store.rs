@@ -44,7 +44,9 @@ pub struct LinkKeys {
 pub struct SavedUserEndpoint {
     /// Its name: `uep.<endpoint id>.<user endpoint id>`.
     pub name: String,
-    /// The rendered configuration.
+    /// What the submitter asked for.
+    pub asked: Asked,
+    /// What was rendered of that: the configuration.
     pub config: String,
     /// Environment variables for its workers.
     pub environment: BTreeMap<String, String>,
@@ -54,6 +56,17 @@ pub struct SavedUserEndpoint {
     pub identity: Uuid,
     /// That identity's name, for people.
     pub username: String,
+}
+
+/// What a user endpoint's configuration is rendered from, beside the endpoint's own files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The submitter's options as JSON text, in their order.
+    pub user_options: String,
+    /// What the submitter's SDK says of itself, as JSON text.
+    pub user_runtime: String,
+    /// The identity of the endpoint's owner that the submitter has, too.
+    pub matched: Uuid,
 }
 
 /// What the service answered last, so that the endpoint can start while the service is away.

@@ -17,6 +17,11 @@ fn saved(number: u128) -> SavedUserEndpoint {
     let id = Uuid::from_u128(number);
     SavedUserEndpoint {
         name: format!("uep.{}.{id}", Uuid::nil()),
+        asked: Asked {
+            user_options: "null".to_owned(),
+            user_runtime: "null".to_owned(),
+            matched: Uuid::from_u128(9),
+        },
         config: "engine:\n".to_owned(),
         environment: [("A".to_owned(), "b".to_owned())].into(),
         credentials: AmqpCredentials {
