@@ -6,16 +6,17 @@ import errno
 import os
 from pathlib import Path
 
-from harness.keeper import Keeper
+from harness.keeper import Keeper, ProcessError
 
 MEBIBYTE = 1024 * 1024
 
 MOUNT = """\
 trap 'umount --lazy "$1"' EXIT
+trap 'exit 0' TERM INT
 mount -t tmpfs -o "size=$2,mode=0711" tmpfs "$1"
 sleep infinity & wait
 """
-"""Mounts, and unmounts when it is told to end."""
+"""Mounts, and unmounts when it is told to end; a shell that a signal ends would not come to its EXIT."""
 
 
 class SmallDisk:
@@ -53,3 +54,5 @@ class SmallDisk:
     def end(self) -> None:
         """Unmounts it."""
         self.process.stop()
+        if os.path.ismount(self.folder):
+            raise ProcessError(f"{self.folder} is still mounted. {self.process.ending()}")
