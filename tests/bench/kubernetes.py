@@ -58,8 +58,8 @@ with the spread from lowest to highest):
 {first}
 
 {pods} pods at once, each with one slot; the bare ones are of the same image with the same requests, sleep, and are made
-by one `kubectl create`. Ours have an init container and a Secret each, and start a Python that imports the SDK while the
-others still come. Seconds; each the only run.
+by one `kubectl create`. Ours have a Secret each, and start a Python that imports the SDK while the others still come.
+Seconds; each the only run.
 
 {many}
 
@@ -222,7 +222,7 @@ class Bench:
     def __init__(self, keeper: Keeper, marks: Path):
         self.marks = marks
         builder = Builder(keeper)
-        agent, self.image = builder.agent(), builder.python_with_sdk()
+        agent, self.image = builder.agent(), builder.worker()
         if os.environ.get(cluster.ATTACH):
             self.cluster = Cluster.attach(keeper)
         else:

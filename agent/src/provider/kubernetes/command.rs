@@ -4,17 +4,16 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::KubernetesSettings;
-use super::layout::{HOME, LINK_FOLDER, PROGRAM_FOLDER};
+use super::layout::{FOLDER_IN_IMAGE, HOME, LINK_FOLDER, PROGRAM_FOLDER};
 use super::secret::{CERTIFICATE, TOKEN};
 
-/// Where the image that brings the worker's program has it.
-const PROGRAM_IN_IMAGE: &str = "/usr/local/bin/worker";
 /// From the end of the worker's own grace to that of the pod: for settling, and for the kubelet to notice.
 const GRACE_RESERVE: Duration = Duration::from_secs(10);
 
 /// The command of the init container: puts the program into the volume that both containers share.
 pub(super) fn install() -> Vec<String> {
-    [PROGRAM_IN_IMAGE, "install", "--to", PROGRAM_FOLDER]
+    let program = format!("{FOLDER_IN_IMAGE}/worker");
+    [program.as_str(), "install", "--to", PROGRAM_FOLDER]
         .map(str::to_owned)
         .into()
 }
@@ -27,17 +26,16 @@ pub(super) fn shell() -> Vec<String> {
 /// What is true before `worker_init`: what `pip install` puts there is found.
 const PRELUDE: &str = "mkdir -p \"$HOME\" \"$TMPDIR\"\nexport PATH=\"$PYTHONUSERBASE/bin:$PATH\"\n";
 
-/// `worker_init`, and then the worker in its place, so that it is the process that signals reach.
-pub(super) fn script(settings: &KubernetesSettings, block: &str) -> String {
+/// `worker_init`, and then the worker in its place, so that it is the process that signals reach. Its program is in
+/// `folder`.
+pub(super) fn script(settings: &KubernetesSettings, block: &str, folder: &str) -> String {
     let mut script = PRELUDE.to_owned();
     let init = settings.config.worker_init.trim_end();
     if !init.is_empty() {
         script.push_str(init);
         script.push('\n');
     }
-    script.push_str("exec ");
-    script.push_str(PROGRAM_FOLDER);
-    script.push_str("/worker");
+    let _ = write!(script, "exec {folder}/worker");
     let grace = settings.config.termination_grace.saturating_sub(GRACE_RESERVE);
     let mut options = Vec::new();
     for address in &settings.addresses {
@@ -101,7 +99,7 @@ mod tests {
         let mut settings = settings();
         settings.config.worker_init = "pip install 'a>=1'\n\n".to_owned();
         settings.worker_options = vec!["--allowed-serializers".to_owned(), "it's;rm".to_owned()];
-        let script = script(&settings, "lab-1-2");
+        let script = script(&settings, "lab-1-2", PROGRAM_FOLDER);
         let (before, last) = script.rsplit_once('\n').unwrap_or_default();
         assert_eq!(before.strip_prefix(PRELUDE), Some("pip install 'a>=1'"));
         // Each `$$` is read as `$`, and a `$` before anything but `(` as itself.

@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use waypost_engine::BlockId;
 
-use super::layout::{HOME, LINK_FOLDER, PROGRAM_FOLDER};
+use super::layout::{FOLDER_IN_IMAGE, HOME, LINK_FOLDER, PROGRAM_FOLDER};
 use super::{KubernetesSettings, command, labels};
 
 /// The worker's container.
@@ -24,6 +24,8 @@ pub(super) const WORKER: &str = "worker";
 pub(super) const INSTALL: &str = "waypost-install";
 /// Volumes of ours begin with this; users' may not.
 const OURS: &str = "waypost-";
+/// The volume for the worker's program.
+const BIN: &str = "waypost-bin";
 /// The user and group that a worker runs as where nobody says otherwise.
 const USER: i64 = 1000;
 /// As POSIX modes go: the pod's own group may read.
@@ -41,6 +43,14 @@ pub(super) struct Particulars<'a> {
     pub(super) owner: OwnerReference,
     /// The image that brings the worker's program.
     pub(super) worker_image: &'a str,
+}
+
+impl Particulars<'_> {
+    /// Whether the worker's program has to be brought into its container, for its image is another than the one that
+    /// has it. Where it is the same, the pod is up sooner.
+    fn installs(&self, settings: &KubernetesSettings) -> bool {
+        self.worker_image != settings.config.image
+    }
 }
 
 /// The pod of a block.
@@ -162,7 +172,9 @@ fn required(settings: &KubernetesSettings, particulars: &Particulars<'_>, below:
         runtime_class_name: config.runtime_class_name.clone(),
         scheduler_name: config.scheduler_name.clone(),
         volumes: Some(volumes(settings, particulars)),
-        init_containers: Some(vec![install(settings, particulars)]),
+        init_containers: particulars
+            .installs(settings)
+            .then(|| vec![install(settings, particulars)]),
         containers: vec![worker(settings, particulars, below)],
         ..PodSpec::default()
     }
@@ -180,7 +192,7 @@ fn install(settings: &KubernetesSettings, particulars: &Particulars<'_>) -> Cont
             read_only_root_filesystem: Some(true),
             ..restricted(USER, USER)
         }),
-        volume_mounts: Some(vec![mount("waypost-bin", PROGRAM_FOLDER, false)]),
+        volume_mounts: Some(vec![mount(BIN, PROGRAM_FOLDER, false)]),
         ..Container::default()
     }
 }
@@ -188,10 +200,15 @@ fn install(settings: &KubernetesSettings, particulars: &Particulars<'_>) -> Cont
 fn worker(settings: &KubernetesSettings, particulars: &Particulars<'_>, below: &PodSpec) -> Container {
     let config = &settings.config;
     let mut mounts = vec![
-        mount("waypost-bin", PROGRAM_FOLDER, true),
         mount("waypost-link", LINK_FOLDER, true),
         mount("waypost-home", HOME, false),
     ];
+    let folder = if particulars.installs(settings) {
+        mounts.push(mount(BIN, PROGRAM_FOLDER, true));
+        PROGRAM_FOLDER
+    } else {
+        FOLDER_IN_IMAGE
+    };
     let template = below.containers.iter().find(|container| container.name == WORKER);
     let given = template
         .and_then(|worker| worker.volume_mounts.as_deref())
@@ -227,7 +244,7 @@ fn worker(settings: &KubernetesSettings, particulars: &Particulars<'_>, below: &
         image: Some(config.image.clone()),
         image_pull_policy: config.image_pull_policy.map(|policy| policy.name().to_owned()),
         command: Some(command::shell()),
-        args: Some(vec![command::script(settings, particulars.name)]),
+        args: Some(vec![command::script(settings, particulars.name, folder)]),
         env: Some(environment(settings)),
         env_from: (!config.env_from.is_empty()).then(|| config.env_from.clone()),
         working_dir: Some(HOME.to_owned()),
@@ -324,7 +341,6 @@ fn volumes(settings: &KubernetesSettings, particulars: &Particulars<'_>) -> Vec<
         ..Volume::default()
     };
     let mut volumes = vec![
-        empty("waypost-bin"),
         empty("waypost-home"),
         empty("waypost-tmp"),
         Volume {
@@ -337,6 +353,9 @@ fn volumes(settings: &KubernetesSettings, particulars: &Particulars<'_>) -> Vec<
             ..Volume::default()
         },
     ];
+    if particulars.installs(settings) {
+        volumes.push(empty(BIN));
+    }
     let claims = config.persistent_volumes.iter().enumerate();
     volumes.extend(claims.map(|(index, volume)| Volume {
         name: claim_name(index),

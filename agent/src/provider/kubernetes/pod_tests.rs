@@ -22,6 +22,31 @@ fn made(settings: &KubernetesSettings) -> Value {
     serde_json::to_value(pod(settings, &particulars)).expect("a pod is JSON")
 }
 
+/// The image that brings the worker's program is the workers' own: there is nothing to wait for.
+#[test]
+fn an_image_that_has_the_worker_is_not_brought_it() {
+    let mut settings = settings();
+    settings.config.image = "registry.example/worker:1".to_owned();
+    let pod = made(&settings);
+    let spec = &pod["spec"];
+    assert_eq!(spec["initContainers"].as_array().map_or(0, Vec::len), 0, "{spec}");
+    let worker = &spec["containers"][0];
+    let script = worker["args"][0].as_str().unwrap_or_default();
+    assert!(script.contains("exec /usr/local/bin/worker --connect"), "{script}");
+    for list in [&spec["volumes"], &worker["volumeMounts"]] {
+        let names: Vec<_> = list
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|item| &item["name"])
+            .collect();
+        assert!(
+            !names.is_empty() && !names.contains(&&json!("waypost-bin")),
+            "{names:?}"
+        );
+    }
+}
+
 fn with_template(template: Value) -> KubernetesSettings {
     let mut settings = settings();
     settings.config.pod_template = Some(Box::new(serde_json::from_value(template).expect("a template")));
