@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use super::ids::{execute_by_ids, fetch_by_ids};
-use super::tasks::{Submission, TaskState};
-use super::{Pool, ROWS_PER_STATEMENT, Store, StoreError, transaction};
+use super::task_state::TaskState;
+use super::{OutboxEntry, Pool, ROWS_PER_STATEMENT, Store, StoreError, transaction};
 use crate::clock::Milliseconds;
 
 /// Changes that are committed together.
@@ -17,6 +17,21 @@ const TOGETHER_MAX: usize = 64;
 /// Payloads of more bytes than this are committed alone: others would wait for them to be written, which is longer than
 /// they would wait for the disk.
 const ALONE_BYTES: usize = 1 << 20;
+
+/// The tasks of one call, that are accepted together or not at all.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) group_id: Uuid,
+    /// If the group is made with these tasks: when its result queue was declared; 0: it has none.
+    pub(crate) new_group: Option<Milliseconds>,
+    pub(crate) owner: Uuid,
+    /// The endpoint that the client named.
+    pub(crate) target_id: Uuid,
+    pub(crate) received_at: Milliseconds,
+    /// Until then this replica publishes them.
+    pub(crate) claimed_until: Milliseconds,
+    pub(crate) entries: Vec<OutboxEntry>,
+}
 
 /// Something to be committed.
 #[derive(Debug, Clone)]

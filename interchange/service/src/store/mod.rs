@@ -12,6 +12,7 @@ mod groups;
 mod ids;
 mod outbox;
 mod results;
+mod task_state;
 mod tasks;
 #[cfg(test)]
 mod tests;
@@ -30,11 +31,13 @@ use sqlx::{Connection as _, PgPool, SqlStr, SqliteConnection, SqlitePool};
 use commit::Committer;
 
 pub(crate) use clients::{Client, TokenRecord};
+pub(crate) use commit::Submission;
 pub(crate) use endpoints::{Endpoint, EndpointKind, HeartbeatOutcome, Registration};
 pub(crate) use functions::Function;
 pub(crate) use outbox::OutboxEntry;
 pub(crate) use results::{Arrival, Settlement, StoredResult};
-pub(crate) use tasks::{Submission, TaskRecord, TaskState};
+pub(crate) use task_state::TaskState;
+pub(crate) use tasks::TaskRecord;
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::ids::{fetch_by_ids, update_by_ids};
-use super::tasks::TaskState;
+use super::task_state::TaskState;
 use super::{ROWS_PER_STATEMENT, Store, StoreError, reading, transaction};
 use crate::clock::Milliseconds;
 

@@ -4,69 +4,11 @@ use std::sync::Arc;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::commit::Change;
+use super::commit::{Change, Submission};
 use super::ids::{execute_by_ids, fetch_by_ids, update_by_ids};
-use super::{OutboxEntry, Store, StoreError, reading, transaction};
+use super::task_state::TaskState;
+use super::{Store, StoreError, reading, transaction};
 use crate::clock::Milliseconds;
-
-/// Where a task is. The names are those of globus-compute-common.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TaskState {
-    /// Accepted, and not yet confirmed by the broker.
-    Received,
-    /// On its endpoint's queue, or taken from it.
-    WaitingForEndpoint,
-    /// Its function is being called, as its endpoint reported.
-    Running,
-    /// It has a value.
-    Success,
-    /// It has an error.
-    Failed,
-}
-
-impl TaskState {
-    /// The name that clients know.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Received => "received",
-            Self::WaitingForEndpoint => "waiting-for-ep",
-            Self::Running => "running",
-            Self::Success => "success",
-            Self::Failed => "failed",
-        }
-    }
-
-    fn parse(text: &str) -> Result<Self, StoreError> {
-        [
-            Self::Received,
-            Self::WaitingForEndpoint,
-            Self::Running,
-            Self::Success,
-            Self::Failed,
-        ]
-        .into_iter()
-        .find(|state| state.as_str() == text)
-        .ok_or_else(|| StoreError::Unreadable {
-            what: "tasks.state",
-            value: text.to_owned(),
-        })
-    }
-}
-
-/// The tasks of one call, that are accepted together or not at all.
-#[derive(Debug)]
-pub(crate) struct Submission {
-    pub(crate) group_id: Uuid,
-    /// If the group is made with these tasks: when its result queue was declared; 0: it has none.
-    pub(crate) new_group: Option<Milliseconds>,
-    pub(crate) owner: Uuid,
-    /// The endpoint that the client named.
-    pub(crate) target_id: Uuid,
-    pub(crate) received_at: Milliseconds,
-    /// Until then this replica publishes them.
-    pub(crate) claimed_until: Milliseconds,
-    pub(crate) entries: Vec<OutboxEntry>,
-}
 
 /// A task as it is kept.
 #[derive(Debug, Clone)]
