@@ -323,8 +323,10 @@ CLUSTER_ALONE = ["test_node.py", "test_outages.py"]
 """Those that break what all would share."""
 
 
-PROVIDER = ["-p", "endpoint", "--test", "kubernetes", "--test", "state"]
-"""The agent's own tests that need a cluster, and that the stage `rust` therefore leaves out."""
+PROVIDER = ["--workspace", "--test", "kubernetes", "--test", "state"]
+"""The agent's own tests that need a cluster, and that the stage `rust` therefore leaves out. Of the whole workspace, as
+the programs are built: of the agent alone, its dependencies would have other features, and the programs that images are
+made of would be built anew under the tests' feet."""
 
 
 def provider(shared: kubernetes.Cluster, worker: images.Image, python: images.Image) -> Callable[[Run], None]:

@@ -78,7 +78,7 @@ class Builder:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not image.archive.exists():
                 self._build(image, name, dockerfile, context, base, given, volumes, stages or {})
-        self._forget_old(name)
+                self._forget_old(name)
         return image
 
     def _build(
@@ -119,7 +119,7 @@ class Builder:
         self.keeper.run(f"image-{name}", command, timeout=900)
 
     def _forget_old(self, name: str) -> None:
-        """Keeps the versions of an image that were used last."""
+        """Keeps the versions of an image that were used last. To be called under the lock."""
         prefix = f"{name}-"
         kept = [path for path in self.folder.glob(f"{prefix}*.tar") if len(path.stem) == len(prefix) + 12]
         for path in sorted(kept, key=lambda each: each.stat().st_mtime)[:-_KEPT]:
