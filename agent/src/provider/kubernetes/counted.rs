@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_is_read_from_method_and_path() {
-        let pods = "/api/v1/namespaces/work/pods";
+        let pods = "/api/v1/namespaces/lab/pods";
         for (method, path, expected) in [
             (Method::GET, format!("{pods}/a"), (ApiVerb::Get, ApiResource::Pods)),
             (
@@ -177,7 +177,7 @@ mod tests {
             ),
             (
                 Method::PATCH,
-                "/apis/events.k8s.io/v1/namespaces/work/events/e".to_owned(),
+                "/apis/events.k8s.io/v1/namespaces/lab/events/e".to_owned(),
                 (ApiVerb::Patch, ApiResource::Events),
             ),
             (
@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn get() -> Request<Body> {
-        let path = "/api/v1/namespaces/work/pods/a";
+        let path = "/api/v1/namespaces/lab/pods/a";
         Request::get(path).body(Body::empty()).unwrap()
     }
 
