@@ -236,7 +236,7 @@ class Bench:
             del os.environ[name]
         folder = keeper.temporary_folder("sdk")
         os.environ.update(client_settings(interchange.port, client, folder, interchange.address))
-        self.endpoint = KubernetesEndpoint(self.cluster, interchange, client, agent, agent, "bench").start()
+        self.endpoint = KubernetesEndpoint(self.cluster, interchange, client, agent, self.image, "bench").start()
 
     def executor(self, **provider: object):
         """An Executor of the SDK whose blocks are pods with one slot."""
