@@ -116,12 +116,7 @@ impl World<'_> {
     }
 
     fn some_block(&mut self) -> Option<BlockId> {
-        let blocks: Vec<BlockId> = self
-            .machines
-            .iter()
-            .filter(|(_, machine)| machine.exists)
-            .map(|(id, _)| *id)
-            .collect();
+        let blocks = self.existing_blocks();
         self.chance.choose(&blocks)
     }
 }

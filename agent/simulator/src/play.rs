@@ -48,12 +48,7 @@ impl World<'_> {
                 break;
             }
         }
-        let left: Vec<String> = self
-            .machines
-            .iter()
-            .filter(|(_, machine)| machine.exists)
-            .map(|(id, _)| id.to_string())
-            .collect();
+        let left: Vec<String> = self.existing_blocks().iter().map(ToString::to_string).collect();
         Err(format!(
             "the endpoint does not stop: drained {}, blocks left {left:?}",
             self.agent.drained

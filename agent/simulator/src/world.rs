@@ -119,6 +119,12 @@ impl<'a> World<'a> {
         *self.marks.entry(what).or_default() += 1;
     }
 
+    /// The blocks that the platform has, in their order.
+    pub(crate) fn existing_blocks(&self) -> Vec<BlockId> {
+        let existing = self.machines.iter().filter(|(_, machine)| machine.exists);
+        existing.map(|(id, _)| *id).collect()
+    }
+
     /// How long a message takes.
     pub(crate) fn latency(&mut self) -> Duration {
         self.chance.time(Duration::from_micros(50), self.options.latency)

@@ -58,12 +58,7 @@ impl World<'_> {
             knows_timeout: self.options.settings.consumer_timeout <= self.options.consumer_timeout,
             ..Agent::default()
         };
-        let blocks: Vec<BlockId> = self
-            .machines
-            .iter()
-            .filter(|(_, machine)| machine.exists)
-            .map(|(id, _)| *id)
-            .collect();
+        let blocks = self.existing_blocks();
         self.agent.known.extend(&blocks);
         self.give(Input::BlocksListed { blocks });
         self.observe_all();
