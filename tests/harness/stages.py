@@ -307,6 +307,10 @@ def line(name: str, what: str, run: Callable[[Run], None], *packages: str, **opt
 CARGO = "cargo"
 """The lane of what compiles: cargo lets one at a time into the folder of its output."""
 
+TOOLS = "tools"
+"""The lane of what compiles into a folder of its own: a new machine's processors are not all busy while one long crate of
+ours is compiled."""
+
 WARM = "test_a_second_run_makes_its_picture_in_time"
 """The one test of the demo that measures."""
 
@@ -381,7 +385,7 @@ STAGES = [
     Stage("format", "cargo fmt and ruff format change nothing", formatting, lane=CARGO),
     Stage("python-lint", "ruff finds nothing", python_lint, lane=CARGO),
     Stage("lint", "clippy finds nothing", lint, lane=CARGO),
-    Stage("deny", "cargo-deny: licences, sources and refused crates", deny, lane=CARGO),
+    Stage("deny", "cargo-deny: licences, sources and refused crates", deny, lane=TOOLS),
     Stage("engine", "the endpoint's core, driven by hand", crate("waypost-engine"), lane=CARGO),
     Stage(
         "simulator", "a thousand seeds, and mistakes that the checkers catch", crate("waypost-simulator"), lane=CARGO
