@@ -29,9 +29,10 @@ use uuid::Uuid;
         WAYPOST_WORKER_IMAGE         the image that brings the worker into pods\n  \
         WAYPOST_TERMINATION_GRACE    the pod's terminationGracePeriodSeconds, if not 30\n  \
         WAYPOST_LOG                  which lines are logged, such as endpoint=debug\n\n\
-        Exit codes: 0 ok; 1 an error; 2 wrong usage; 65 the service refuses the endpoint's data; 69 the endpoint is\n\
-        locked, unknown or in use; 70 the service's answer does not fit; 73 another instance runs; 75 the network fails,\n\
-        try again; 77 the credentials are refused; 78 endpoint_setup failed; 255 it could not be stopped or deleted."
+        Exit codes: 0 ok; 1 an error; 2 wrong usage; 65 the service refuses the endpoint's data; 66 no such file; 69 the\n\
+        endpoint is locked, unknown or in use; 70 the service's answer does not fit; 73 another instance runs; 75 the network fails,\n\
+        try again; 77 the credentials are refused; 78 endpoint_setup failed, or `validate` found a problem; 255 it could\n\
+        not be stopped or deleted."
 )]
 pub(super) struct Arguments {
     /// The folder that holds all endpoints [default: ~/.globus_compute]
@@ -57,6 +58,8 @@ pub(super) enum Command {
     List,
     /// Delete an endpoint and its configuration
     Delete(DeleteOptions),
+    /// Check a configuration without starting anything
+    Validate(ValidateOptions),
     /// Show the version
     Version,
 }
@@ -148,4 +151,15 @@ pub(super) struct DeleteOptions {
     /// Do not ask
     #[arg(long)]
     pub(super) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ValidateOptions {
+    /// A config.yaml, or the folder of an endpoint
+    #[arg(value_name = "FILE|FOLDER", required = true)]
+    pub(super) paths: Vec<PathBuf>,
+    /// A JSON file with options as a submitter may give them (`user_endpoint_config`), to try a folder's template with;
+    /// without it, it is tried with none
+    #[arg(long, value_name = "FILE")]
+    pub(super) user_options: Option<PathBuf>,
 }

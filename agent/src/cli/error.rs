@@ -11,6 +11,8 @@ pub mod exit_code {
     pub const ERROR: u8 = 1;
     /// The service refuses the endpoint's data (400, 422).
     pub const DATA: u8 = 65;
+    /// A file that was named is not there.
+    pub const NO_INPUT: u8 = 66;
     /// The service knows no such endpoint, has locked it, or it is in use (404, 409, 423).
     pub const UNAVAILABLE: u8 = 69;
     /// The service's answer does not fit.
@@ -21,7 +23,7 @@ pub mod exit_code {
     pub const TEMPORARY: u8 = 75;
     /// The credentials are refused.
     pub const NO_PERMISSION: u8 = 77;
-    /// `endpoint_setup` failed.
+    /// `endpoint_setup` failed, or a configuration that was to be checked is wrong.
     pub const CONFIG: u8 = 78;
     /// The endpoint could not be stopped or deleted.
     pub const FAILED: u8 = 255;

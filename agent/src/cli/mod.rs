@@ -10,6 +10,7 @@ mod session;
 mod start;
 mod status;
 mod stop;
+mod validate;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,7 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Status(options) => status::status(&base, options),
         Command::List => list::list(&base),
         Command::Delete(options) => delete::delete(&base, options),
+        Command::Validate(options) => validate::validate(&options),
         Command::Version => {
             print(&format!(
                 "Waypost endpoint version: {} (Globus Compute endpoint protocol {})",

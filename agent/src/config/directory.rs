@@ -146,6 +146,17 @@ impl EndpointDirectory {
         })
     }
 
+    /// The folder at `path`, whatever its name is.
+    #[must_use]
+    pub fn at(path: &Path) -> Self {
+        Self {
+            name: path
+                .file_name()
+                .map_or_else(|| "default".to_owned(), |name| name.to_string_lossy().into_owned()),
+            path: path.to_owned(),
+        }
+    }
+
     /// All folders in `base` that hold a configuration of an endpoint, by name.
     #[must_use]
     pub fn list(base: &Path) -> Vec<Self> {

@@ -14,7 +14,7 @@ mod status;
 mod template;
 
 pub use direct::DirectEndpoint;
-pub(crate) use render::{local_user, user_environment};
+pub(crate) use render::{RenderError, local_user, rendered, user_environment};
 pub(crate) use shell::run_shell;
 pub use status::{Board, EndpointStatus};
 pub use template::TemplateEndpoint;

@@ -9,9 +9,10 @@ use minijinja::Value;
 use nix::unistd::{Uid, User, getgrouplist};
 use serde_json::Value as Json;
 
-use crate::config::template::{RESERVED_WORDS, TemplateInput, deprecated_names, render};
+use crate::config::schema::SchemaError;
+use crate::config::template::{RESERVED_WORDS, TemplateError, TemplateInput, deprecated_names, render};
 use crate::config::{
-    EndpointDirectory, ManagerConfig, UserEndpointConfig, environment_file, schema, user_endpoint_config,
+    ConfigError, EndpointDirectory, ManagerConfig, UserEndpointConfig, environment_file, schema, user_endpoint_config,
 };
 use crate::state::{Asked, SavedUserEndpoint};
 
@@ -23,33 +24,52 @@ pub(crate) struct Rendered {
     pub(crate) environment: BTreeMap<String, String>,
 }
 
-/// Renders the template for what a submitter asked for. An error is a sentence for the submitter.
+/// Why no configuration came of what was asked for: sentences for the submitter.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RenderError {
+    /// A file of the endpoint is missing or can not be read.
+    #[error("{0}")]
+    File(String),
+    /// An option has a name that is taken.
+    #[error("(ValueError) '{0}' is a reserved word and cannot be passed in via user config")]
+    ReservedWord(&'static str),
+    /// The schema is none, or does not take the options.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The template is wrong, or fails with these options.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// What was rendered is no configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// Renders the template for what a submitter asked for.
 pub(crate) fn rendered(
     directory: &EndpointDirectory,
     manager: &ManagerConfig,
     name: &str,
     asked: &Asked,
-) -> Result<Rendered, String> {
+) -> Result<Rendered, RenderError> {
     let options: Json = serde_json::from_str(&asked.user_options).unwrap_or(Json::Null);
     for word in RESERVED_WORDS {
         if options.get(word).is_some() {
-            return Err(format!(
-                "(ValueError) '{word}' is a reserved word and cannot be passed in via user config"
-            ));
+            return Err(RenderError::ReservedWord(word));
         }
     }
     if let Some(text) = read(&directory.schema_file(Some(manager)))? {
-        let schema = schema::read(&text).map_err(|error| error.to_string())?;
+        let schema = schema::read(&text)?;
         // No options are the empty set of options.
         let options = if options.is_null() {
             Json::Object(serde_json::Map::new())
         } else {
             options
         };
-        schema::validate(&schema, &options).map_err(|error| error.to_string())?;
+        schema::validate(&schema, &options)?;
     }
     let template_file = directory.template_file(Some(manager));
-    let template = read(&template_file)?.ok_or("the endpoint has no user endpoint template")?;
+    let template = read(&template_file)?
+        .ok_or_else(|| RenderError::File("the endpoint has no user endpoint template".to_owned()))?;
     for name in deprecated_names(&template) {
         tracing::warn!("Template access to `{name}` is deprecated; access via `_GC` instead.  (i.e., _GC.{name})");
     }
@@ -62,8 +82,7 @@ pub(crate) fn rendered(
         parent_config: parent_config(manager),
         mapped_identity: mapped_identity(asked),
         environment: &variables,
-    })
-    .map_err(|error| error.to_string())?;
+    })?;
     let environment = environment(directory, name, asked);
     let config = read_config(&text, &environment, manager, directory.path())?;
     Ok(Rendered {
@@ -88,8 +107,9 @@ pub(crate) fn rendered_again(
             Ok((made.config, None))
         }
         Err(why) => {
-            let config = read_config(&saved.config, &saved.environment, manager, directory.path())?;
-            Ok((config, Some(why)))
+            let config = read_config(&saved.config, &saved.environment, manager, directory.path())
+                .map_err(|error| error.to_string())?;
+            Ok((config, Some(why.to_string())))
         }
     }
 }
@@ -101,8 +121,8 @@ fn read_config(
     environment: &BTreeMap<String, String>,
     manager: &ManagerConfig,
     folder: &Path,
-) -> Result<UserEndpointConfig, String> {
-    let read = user_endpoint_config(text, Some(folder)).map_err(|error| error.to_string())?;
+) -> Result<UserEndpointConfig, ConfigError> {
+    let read = user_endpoint_config(text, Some(folder))?;
     for remark in &read.remarks {
         tracing::info!("user endpoint configuration: {remark}");
     }
@@ -118,13 +138,15 @@ fn read_config(
     Ok(config)
 }
 
-fn read(path: &Path) -> Result<Option<String>, String> {
+fn read(path: &Path) -> Result<Option<String>, RenderError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => {
             tracing::error!(path = %path.display(), %error, "a file of the endpoint can not be read");
-            Err("a file of the endpoint can not be read; contact endpoint administrator".to_owned())
+            Err(RenderError::File(
+                "a file of the endpoint can not be read; contact endpoint administrator".to_owned(),
+            ))
         }
     }
 }
@@ -240,7 +262,7 @@ mod tests {
     use crate::config::{ProviderConfig, Sources};
 
     fn rendered(directory: &EndpointDirectory, manager: &ManagerConfig, asked: &Asked) -> Result<Rendered, String> {
-        super::rendered(directory, manager, "uep.a.b", asked)
+        super::rendered(directory, manager, "uep.a.b", asked).map_err(|error| error.to_string())
     }
 
     fn configured() -> (tempfile::TempDir, EndpointDirectory) {

@@ -228,7 +228,7 @@ impl TemplateEndpoint {
                 self.max_user_endpoints
             ))
         } else {
-            rendered(&self.directory, &self.config, &request.name, &request.asked)
+            rendered(&self.directory, &self.config, &request.name, &request.asked).map_err(|error| error.to_string())
         };
         let made = match made {
             Ok(made) => made,

@@ -7,3 +7,4 @@ mod program;
 mod service;
 mod show;
 mod start;
+mod validate;
