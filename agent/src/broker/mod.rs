@@ -12,6 +12,7 @@ mod commands;
 mod connection;
 mod delivery;
 mod error;
+mod heartbeats;
 mod properties;
 mod publisher;
 mod results;
@@ -71,6 +72,8 @@ pub enum Event {
     },
     /// The queue's depth can not be asked on this connection.
     DepthRefused,
+    /// The broker has a heartbeat, or why it has not.
+    Heartbeat(Result<(), BrokerError>),
     /// The answer to [`Broker::publish`].
     Published {
         /// The id that was given.

@@ -80,16 +80,7 @@ impl Publisher {
             Some(open) => open,
             None => open.insert(self.connect().await?),
         };
-        let confirmation = publish_and_confirm(&open.channel, &open.publication, body)
-            .await
-            .map_err(|error| BrokerError::from_lapin(&error))?;
-        match confirmation {
-            Confirmation::Ack(None) | Confirmation::NotRequested => Ok(()),
-            Confirmation::Ack(Some(_)) => Err(BrokerError::Connection("no queue is bound for the message".to_owned())),
-            Confirmation::Nack(_) => Err(BrokerError::Connection(
-                "the broker could not store the message".to_owned(),
-            )),
-        }
+        publish_safely(&open.channel, &open.publication, body).await
     }
 
     async fn connect(&self) -> Result<Open, BrokerError> {
@@ -105,5 +96,23 @@ impl Publisher {
             publication,
             _share: share,
         })
+    }
+}
+
+/// Publishes a message and waits until the broker has it in a queue.
+pub(super) async fn publish_safely(
+    channel: &Channel,
+    publication: &Publication,
+    body: &[u8],
+) -> Result<(), BrokerError> {
+    let confirmation = publish_and_confirm(channel, publication, body)
+        .await
+        .map_err(|error| BrokerError::from_lapin(&error))?;
+    match confirmation {
+        Confirmation::Ack(None) | Confirmation::NotRequested => Ok(()),
+        Confirmation::Ack(Some(_)) => Err(BrokerError::Connection("no queue is bound for the message".to_owned())),
+        Confirmation::Nack(_) => Err(BrokerError::Connection(
+            "the broker could not store the message".to_owned(),
+        )),
     }
 }

@@ -16,8 +16,9 @@ use waypost_engine::{DeliveryTag, PublishId};
 use waypost_protocol::{AmqpCredentials, QueueInfo};
 
 use super::connection::{channel, connect, consume, publishing_channel};
+use super::heartbeats::Heartbeats;
 use super::properties::{Publication, short};
-use super::results::{ResultPublisher, publish_and_confirm};
+use super::results::ResultPublisher;
 use super::{BrokerError, BrokerState, DELIVERIES_PER_TURN, Event, delivery};
 use crate::back_off::BackOff;
 
@@ -198,7 +199,7 @@ impl Session {
     }
 
     pub(super) fn heartbeat(&mut self, body: Bytes) {
-        self.heartbeats.pending = Some(body);
+        self.heartbeats.send(body);
     }
 
     /// Takes everything one step on. Ready with an error if the session is over; ready without one if it may be
@@ -212,7 +213,7 @@ impl Session {
         if let Poll::Ready(Err(error)) = self.publisher.poll(context, publishes, events) {
             return Poll::Ready(Err(error));
         }
-        let _ = self.heartbeats.poll(context);
+        let _ = self.heartbeats.poll(context, events);
         self.poll_depth(context, events);
         self.poll_closings(context)?;
         self.poll_consuming(context, events)
@@ -220,8 +221,12 @@ impl Session {
 
     /// Sends the last heartbeat and closes.
     pub(super) async fn close(mut self: Box<Self>) {
-        let heartbeat = std::future::poll_fn(|context| self.heartbeats.poll(context));
+        let mut told = VecDeque::new();
+        let heartbeat = std::future::poll_fn(|context| self.heartbeats.poll(context, &mut told));
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, heartbeat).await;
+        if let Some(Event::Heartbeat(Err(error))) = told.pop_back() {
+            tracing::warn!(%error, "the last heartbeat could not be sent");
+        }
         for connection in &self.connections {
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close(200, "goodbye".into())).await;
         }
@@ -421,57 +426,4 @@ fn take(
 
 fn read_publication(info: &QueueInfo, what: &'static str) -> Result<Publication, BrokerError> {
     Publication::read(info).map_err(|why| BrokerError::Address { what, why })
-}
-
-/// The publisher of heartbeats: on a channel of its own, so that its troubles are nobody else's. Only the newest
-/// heartbeat is worth sending.
-struct Heartbeats {
-    connection: Arc<Connection>,
-    info: Arc<QueueInfo>,
-    publication: Arc<Publication>,
-    channel: Option<Arc<Channel>>,
-    pending: Option<Bytes>,
-    sending: Option<BoxFuture<'static, Result<Arc<Channel>, BrokerError>>>,
-}
-
-impl Heartbeats {
-    fn new(connection: Arc<Connection>, info: QueueInfo, publication: Publication) -> Self {
-        Self {
-            connection,
-            info: Arc::new(info),
-            publication: Arc::new(publication),
-            channel: None,
-            pending: None,
-            sending: None,
-        }
-    }
-
-    /// Ready if nothing is left to send.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if let Some(sending) = &mut self.sending {
-                match std::task::ready!(sending.poll_unpin(context)) {
-                    Ok(channel) => self.channel = Some(channel),
-                    Err(error) => tracing::warn!(%error, "a heartbeat could not be sent"),
-                }
-                self.sending = None;
-            }
-            let Some(body) = self.pending.take() else {
-                return Poll::Ready(());
-            };
-            let (connection, info) = (Arc::clone(&self.connection), Arc::clone(&self.info));
-            let (publication, open) = (Arc::clone(&self.publication), self.channel.take());
-            let sending = async move {
-                let channel = match open {
-                    Some(channel) => channel,
-                    None => publishing_channel(&connection, &info, &publication).await?,
-                };
-                publish_and_confirm(&channel, &publication, &body)
-                    .await
-                    .map_err(|error| BrokerError::from_lapin(&error))?;
-                Ok(channel)
-            };
-            self.sending = Some(sending.boxed());
-        }
-    }
 }

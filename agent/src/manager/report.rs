@@ -48,7 +48,7 @@ pub(crate) async fn heartbeats(
         queue,
         format!("endpoint {endpoint_id} heartbeats"),
         Connection::Heartbeats,
-        metrics,
+        Arc::clone(&metrics),
     );
     let beat = report(endpoint_id, json!({ "heartbeat_period": seconds(period) }));
     let last = report(endpoint_id, json!({ "heartbeat_period": 0 }));
@@ -57,6 +57,7 @@ pub(crate) async fn heartbeats(
             _ = stop.wait_for(|stop| *stop) => break,
             sent = publisher.publish(beat.clone()) => sent,
         };
+        metrics.heartbeats.increment((&sent).into());
         // A heartbeat that failed is made up for soon: while none comes the service shows the endpoint as offline.
         let pause = match sent {
             Ok(()) => period,

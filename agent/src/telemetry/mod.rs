@@ -10,6 +10,6 @@ pub use http::{Probes, serve_http};
 pub use logs::{LogFormat, LogTarget, redact, start_logs};
 pub use metrics::{
     ApiOutcome, ApiRequests, ApiResource, ApiVerb, BlockEnd, BlockState, BlockWait, CommandOutcome, Connection,
-    Counter, DeliveryKind, Gauge, Label, Metrics, Publish, Seconds, ServiceOutcome, Share, SlotState, TaskOutcome,
-    TaskState,
+    Counter, DeliveryKind, Gauge, HeartbeatOutcome, Label, Metrics, Publish, Refused, Seconds, ServiceOutcome, Share,
+    SlotState, TaskOutcome, TaskState,
 };

@@ -66,6 +66,12 @@ impl Driver {
                     ready: Some(u64::from(ready)),
                 });
             }
+            broker::Event::Heartbeat(sent) => {
+                if let Err(error) = &sent {
+                    tracing::warn!(user_endpoint = %self.specification.name, %error, "a heartbeat could not be sent");
+                }
+                self.environment.settings().metrics.heartbeats.increment((&sent).into());
+            }
             broker::Event::DepthRefused => self.input(Input::QueueDepth { ready: None }),
         }
     }

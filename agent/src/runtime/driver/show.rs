@@ -104,6 +104,8 @@ impl Driver {
             (None, None, BrokerState::Refused) => UserEndpointState::WaitingForCredentials,
             (None, None, BrokerState::Connecting | BrokerState::Closed) => UserEndpointState::Disconnected,
         };
+        self.refused_share
+            .set(telemetry::Refused::Broker, u64::from(broker == BrokerState::Refused));
         let (blocks, last_error) = (self.observer.blocks(), self.observer.last_error());
         let engine = self.engine.status(now);
         self.held_bytes.set(engine.held_bytes);

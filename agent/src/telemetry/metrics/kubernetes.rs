@@ -2,7 +2,8 @@
 
 use prometheus::{IntCounterVec, Opts, Registry};
 
-use super::{Label, register};
+use super::Label;
+use super::instruments::register;
 
 label! {
     /// What is asked of the Kubernetes API.
