@@ -41,20 +41,18 @@ run() {
 exec 3<&0
 run install -y --no-install-recommends "$@" || { run update && run install -y --no-install-recommends "$@"; } || exit 1
 # What was not there before must not start at the next boot either.
-for service in rabbitmq-server epmd; do
-    case " $NEW_SERVICES " in *" $service "*)
-        if [ -d /run/systemd/system ]; then
-            systemctl disable -q "$service.service" 2> /dev/null
-            [ "$service" != epmd ] || systemctl disable -q --now epmd.socket 2> /dev/null
-        elif command -v update-rc.d > /dev/null; then
-            update-rc.d "$service" disable > /dev/null 2>&1
-        fi ;;
-    esac
+for service in $NEW_SERVICES; do
+    if [ -d /run/systemd/system ]; then
+        systemctl disable -q "$service.service" 2> /dev/null
+        [ "$service" != epmd ] || systemctl disable -q --now epmd.socket 2> /dev/null
+    elif command -v update-rc.d > /dev/null; then
+        update-rc.d "$service" disable > /dev/null 2>&1
+    fi
 done
 exit 0
 """
 
-_SERVICES = {"rabbitmq-server": ("rabbitmq-server", "epmd")}
+_SERVICES = {"rabbitmq-server": ("rabbitmq-server", "epmd"), "prometheus": ("prometheus",)}
 
 
 def missing(packages: list[str]) -> list[str]:

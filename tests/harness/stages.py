@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import checkout, debian
+from harness import checkout, debian, prometheus
 from harness.interchange import without_proxies
 from harness.keeper import Keeper, ProcessError
 from harness.kubernetes import cluster as kubernetes
@@ -448,6 +448,12 @@ STAGES = [
         "worker",
         "the same tasks through globus-compute-endpoint's worker function and through ours, field by field",
         suite("worker", *checkout.SDK_VERSIONS),
+    ),
+    line(
+        "monitoring",
+        "the charts' alert rules, and their dashboards over a line that works, on a real Prometheus",
+        suite("monitoring", "4.19.0"),
+        *prometheus.PACKAGES,
     ),
     Stage("harness", "the harness itself: nothing outlives its starter", suite("keeper"), SERVICES),
     line("compatibility", "PyYAML and jinja2 say what the agent's tables say", suite("compatibility", "4.19.0")),
