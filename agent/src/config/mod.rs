@@ -24,6 +24,7 @@ pub use endpoint::{
 };
 pub use kubernetes::{
     Accelerators, ImagePullPolicy, KeptPods, KubernetesProviderConfig, OnUnschedulable, PersistentVolume,
+    SecurityProfile,
 };
 pub use parse::{
     ConfigError, Configuration, Read, endpoint_config, environment_file, listen_address, user_endpoint_config,

@@ -67,6 +67,7 @@ impl<R: Fn(&str) -> Option<String>> Facts<R> {
             endpoint_id,
             namespace: self.namespace.clone(),
             anchor: self.get("WAYPOST_ANCHOR"),
+            release: self.release(),
             pod_name: self.get("WAYPOST_POD_NAME"),
             pod_uid: self.get("WAYPOST_POD_UID"),
             worker_image: self.get("WAYPOST_WORKER_IMAGE"),

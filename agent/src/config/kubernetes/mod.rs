@@ -58,6 +58,10 @@ pub struct KubernetesProviderConfig {
     pub user_id: Option<i64>,
     /// Its group.
     pub group_id: Option<i64>,
+    /// Whether `user_id: null` leaves user and group to the platform, which assigns them when the pod is admitted.
+    pub assigned_user: bool,
+    /// How much the worker's container may do where neither options nor template say otherwise.
+    pub security_profile: SecurityProfile,
     /// Whether the kubelet refuses to run the worker as root. Absent: unless `user_id` is 0.
     pub run_as_non_root: Option<bool>,
     /// Secrets to pull images with (`secret`).
@@ -159,6 +163,19 @@ pub enum OnUnschedulable {
     Wait,
 }
 
+/// How much a worker's container may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SecurityProfile {
+    /// What the Pod Security standard of that name asks for, and a read-only root file system (`restricted`).
+    #[default]
+    Restricted,
+    /// What the standard of that name allows: the image's capabilities, and a root file system that can be written to
+    /// (`baseline`).
+    Baseline,
+    /// The same, as the image's own user, which may be root (`image`).
+    Image,
+}
+
 /// When an image is pulled, by the names of Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImagePullPolicy {
@@ -221,6 +238,8 @@ impl Default for KubernetesProviderConfig {
             pod_name: None,
             user_id: None,
             group_id: None,
+            assigned_user: false,
+            security_profile: SecurityProfile::Restricted,
             run_as_non_root: None,
             image_pull_secrets: Vec::new(),
             persistent_volumes: Vec::new(),

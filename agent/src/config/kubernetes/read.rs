@@ -6,7 +6,9 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, VolumeMount};
 
 use super::amounts::{accelerators, check_budgets, extra, memory_budget, resources};
 use super::typed::{pod_template, typed, typed_list};
-use super::{ImagePullPolicy, KeptPods, KubernetesProviderConfig, OnUnschedulable, PersistentVolume, names};
+use super::{
+    ImagePullPolicy, KeptPods, KubernetesProviderConfig, OnUnschedulable, PersistentVolume, SecurityProfile, names,
+};
 use crate::config::python;
 use crate::config::reader::{Findings, Section};
 use crate::config::yaml::Value;
@@ -45,6 +47,19 @@ pub(in crate::config) fn kubernetes_provider(
         extra_limits: extra(s, findings, "extra_limits"),
         worker_init: s.text(findings, "worker_init").unwrap_or_default(),
         pod_name: text(s, findings, "pod_name", names::dns_subdomain),
+        // Left out it is the default; `null` says that there is to be none.
+        assigned_user: s.has("user_id") && s.take("user_id").is_none(),
+        security_profile: s
+            .choice(
+                findings,
+                "security_profile",
+                &[
+                    ("restricted", SecurityProfile::Restricted),
+                    ("baseline", SecurityProfile::Baseline),
+                    ("image", SecurityProfile::Image),
+                ],
+            )
+            .unwrap_or_default(),
         user_id: id(s, findings, "user_id"),
         group_id: id(s, findings, "group_id"),
         run_as_non_root: s.boolean(findings, "run_as_non_root"),

@@ -331,7 +331,16 @@ fn containers_of_an_engine_are_the_providers_business() {
     assert!(error.contains("manages containers internally"), "{error}");
 }
 
-/// The options are the fields, but for one that keeps Parsl's name.
+#[test]
+fn a_user_that_is_null_is_left_to_the_platform_and_one_left_out_is_not() {
+    let read = |text: &str| provider(&format!("image: a\n{text}"));
+    assert!(!read("").assigned_user);
+    assert!(!read("user_id: 5").assigned_user);
+    assert!(read("user_id: null").assigned_user);
+    assert_eq!(read("security_profile: image").security_profile, SecurityProfile::Image);
+}
+
+/// The options are the fields, but for one that keeps Parsl's name, and one that `user_id` sets.
 #[test]
 fn every_option_is_documented_and_nothing_else_is() {
     let page = include_str!("../../../../docs/kubernetes.md");
@@ -345,7 +354,7 @@ fn every_option_is_documented_and_nothing_else_is() {
     let options: std::collections::BTreeSet<&str> = shown
         .lines()
         .filter_map(|line| line.strip_prefix("    ")?.split_once(": "))
-        .filter(|(name, _)| !name.starts_with(' '))
+        .filter(|(name, _)| !name.starts_with(' ') && *name != "assigned_user")
         .map(|(name, _)| if name == "image_pull_secrets" { "secret" } else { name })
         .collect();
     assert_eq!(documented, options);

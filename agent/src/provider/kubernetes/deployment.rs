@@ -12,6 +12,8 @@ pub struct Deployment {
     /// The name of the `ConfigMap` in each worker namespace that owns the pods and Secrets of the endpoint. Absent: the
     /// provider makes one itself.
     pub anchor: Option<String>,
+    /// What the deployment is called: the release of the chart. Pods carry it as a label.
+    pub release: Option<String>,
     /// The name of the agent's own pod: Events are about it.
     pub pod_name: Option<String>,
     /// The unique id of that pod, by which `kubectl describe` finds the Events.

@@ -148,6 +148,7 @@ impl Jobs {
             block,
             attempt,
             owner,
+            release: self.cluster.deployment().release.as_deref(),
             worker_image,
         };
         let pod = pod::pod(&self.settings, &particulars);
@@ -206,6 +207,7 @@ impl Jobs {
             block,
             attempt: "dry-run",
             owner,
+            release: self.cluster.deployment().release.as_deref(),
             worker_image: self
                 .settings
                 .worker_image(self.cluster.deployment())

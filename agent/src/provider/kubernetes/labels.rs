@@ -26,6 +26,9 @@ pub(super) const BUSY: [(&str, &str); 2] = [
 /// What every label and annotation of ours begins with: users may set none of these.
 pub(super) const OURS: &str = "waypost.dev/";
 
+/// Label: the release of the chart that the endpoint belongs to. Network policies select its pods by it.
+pub(super) const INSTANCE: &str = "app.kubernetes.io/instance";
+
 const NAME: (&str, &str) = ("app.kubernetes.io/name", "waypost-worker");
 const MANAGER: (&str, &str) = ("app.kubernetes.io/managed-by", "waypost");
 

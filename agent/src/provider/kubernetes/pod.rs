@@ -17,6 +17,7 @@ use waypost_engine::BlockId;
 
 use super::layout::{FOLDER_IN_IMAGE, HOME, LINK_FOLDER, PROGRAM_FOLDER};
 use super::{KubernetesSettings, command, labels};
+use crate::config::SecurityProfile;
 
 /// The worker's container.
 pub(super) const WORKER: &str = "worker";
@@ -41,6 +42,8 @@ pub(super) struct Particulars<'a> {
     pub(super) attempt: &'a str,
     /// What the pod is owned by.
     pub(super) owner: OwnerReference,
+    /// The release that the endpoint belongs to.
+    pub(super) release: Option<&'a str>,
     /// The image that brings the worker's program.
     pub(super) worker_image: &'a str,
 }
@@ -90,6 +93,9 @@ fn metadata(
         .unwrap_or_default();
     let mut all_labels = given.labels.unwrap_or_default();
     all_labels.extend(settings.config.labels.clone());
+    if let Some(release) = particulars.release {
+        all_labels.insert(labels::INSTANCE.to_owned(), release.to_owned());
+    }
     all_labels.extend(labels::of_block(
         settings.endpoint_id,
         settings.names.user_endpoint(),
@@ -115,19 +121,34 @@ fn metadata(
 /// What a pod has where neither options nor template say otherwise.
 fn defaults(settings: &KubernetesSettings) -> PodSpec {
     let config = &settings.config;
-    let group = config.group_id.unwrap_or(USER);
+    let chosen = |id: Option<i64>| id.or((!config.assigned_user).then_some(USER));
+    let (user, group) = (chosen(config.user_id), chosen(config.group_id));
+    let writable = SecurityContext {
+        run_as_user: user,
+        run_as_group: group,
+        seccomp_profile: Some(runtime_default()),
+        ..SecurityContext::default()
+    };
     PodSpec {
         security_context: Some(PodSecurityContext {
-            fs_group: Some(group),
-            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+            fs_group: group,
+            fs_group_change_policy: group.map(|_| "OnRootMismatch".to_owned()),
             seccomp_profile: Some(runtime_default()),
             ..PodSecurityContext::default()
         }),
         containers: vec![Container {
             name: WORKER.to_owned(),
-            security_context: Some(SecurityContext {
-                read_only_root_filesystem: Some(!config.writable_root),
-                ..restricted(config.user_id.unwrap_or(USER), group)
+            security_context: Some(match config.security_profile {
+                SecurityProfile::Restricted => SecurityContext {
+                    read_only_root_filesystem: Some(!config.writable_root),
+                    ..restricted(user, group)
+                },
+                SecurityProfile::Baseline => writable,
+                SecurityProfile::Image => SecurityContext {
+                    run_as_user: config.user_id,
+                    run_as_group: config.group_id,
+                    ..writable
+                },
             }),
             ..Container::default()
         }],
@@ -136,16 +157,16 @@ fn defaults(settings: &KubernetesSettings) -> PodSpec {
 }
 
 /// What the standard "restricted" asks of a container.
-fn restricted(user: i64, group: i64) -> SecurityContext {
+fn restricted(user: Option<i64>, group: Option<i64>) -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
         capabilities: Some(Capabilities {
             drop: Some(vec!["ALL".to_owned()]),
             ..Capabilities::default()
         }),
-        run_as_non_root: Some(user != 0),
-        run_as_user: Some(user),
-        run_as_group: Some(group),
+        run_as_non_root: Some(user != Some(0)),
+        run_as_user: user,
+        run_as_group: group,
         seccomp_profile: Some(runtime_default()),
         ..SecurityContext::default()
     }
@@ -182,6 +203,7 @@ fn required(settings: &KubernetesSettings, particulars: &Particulars<'_>, below:
 
 fn install(settings: &KubernetesSettings, particulars: &Particulars<'_>) -> Container {
     let config = &settings.config;
+    let user = (!config.assigned_user).then_some(USER);
     Container {
         name: INSTALL.to_owned(),
         image: Some(particulars.worker_image.to_owned()),
@@ -190,7 +212,7 @@ fn install(settings: &KubernetesSettings, particulars: &Particulars<'_>) -> Cont
         resources: Some(own_resources(settings)),
         security_context: Some(SecurityContext {
             read_only_root_filesystem: Some(true),
-            ..restricted(USER, USER)
+            ..restricted(user, user)
         }),
         volume_mounts: Some(vec![mount(BIN, PROGRAM_FOLDER, false)]),
         ..Container::default()

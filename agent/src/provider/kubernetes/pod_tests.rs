@@ -17,6 +17,7 @@ fn made(settings: &KubernetesSettings) -> Value {
             controller: Some(true),
             block_owner_deletion: Some(false),
         },
+        release: Some("lab"),
         worker_image: "registry.example/worker:1",
     };
     serde_json::to_value(pod(settings, &particulars)).expect("a pod is JSON")
@@ -59,6 +60,7 @@ fn a_pod_of_the_defaults_is_restricted_and_reads_nothing_but_its_own_secret() {
     assert_eq!(pod["metadata"]["name"], "lab-02000000-7-3");
     assert_eq!(pod["metadata"]["namespace"], "work");
     assert_eq!(pod["metadata"]["labels"]["waypost.dev/block"], "3");
+    assert_eq!(pod["metadata"]["labels"]["app.kubernetes.io/instance"], "lab");
     assert_eq!(
         pod["metadata"]["ownerReferences"],
         json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "anchor", "uid": "uid",
@@ -210,6 +212,36 @@ fn an_option_outweighs_the_template() {
         (&security["runAsUser"], &security["runAsNonRoot"]),
         (&json!(0), &json!(false))
     );
+}
+
+#[test]
+fn a_profile_says_how_much_the_worker_may_do_and_the_platform_may_choose_its_user() {
+    let security = |change: fn(&mut KubernetesSettings)| {
+        let mut settings = settings();
+        change(&mut settings);
+        let spec = made(&settings)["spec"].clone();
+        let of = |key: &str| spec[key][0]["securityContext"].clone();
+        (of("containers"), of("initContainers"), spec["securityContext"].clone())
+    };
+    let (worker, install, _) = security(|settings| {
+        settings.config.security_profile = SecurityProfile::Baseline;
+    });
+    assert_eq!(
+        worker,
+        json!({"runAsUser": 1000, "runAsGroup": 1000, "seccompProfile": {"type": "RuntimeDefault"}})
+    );
+    assert_eq!(install["readOnlyRootFilesystem"], true, "{install}");
+    let (worker, _, _) = security(|settings| settings.config.security_profile = SecurityProfile::Image);
+    assert_eq!(worker, json!({"seccompProfile": {"type": "RuntimeDefault"}}));
+    let (worker, install, pod) = security(|settings| settings.config.assigned_user = true);
+    for security in [&worker, &install] {
+        assert_eq!(security["runAsNonRoot"], true, "{security}");
+        assert_eq!(
+            (&security["runAsUser"], &security["runAsGroup"]),
+            (&Value::Null, &Value::Null)
+        );
+    }
+    assert_eq!(pod, json!({"seccompProfile": {"type": "RuntimeDefault"}}));
 }
 
 #[test]

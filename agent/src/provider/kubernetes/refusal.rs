@@ -86,7 +86,10 @@ fn option(field: &str) -> Option<&'static str> {
         ("spec.runtimeClassName", "runtime_class_name"),
         ("spec.serviceAccountName", "service_account_name"),
         ("spec.imagePullSecrets", "secret"),
-        (".securityContext", "user_id, group_id, run_as_non_root, writable_root"),
+        (
+            ".securityContext",
+            "security_profile, user_id, group_id, run_as_non_root, writable_root",
+        ),
         ("metadata.labels", "labels"),
         ("metadata.annotations", "annotations"),
         ("spec.initContainers", "init_containers"),
