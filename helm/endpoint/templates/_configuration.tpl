@@ -41,7 +41,7 @@
 {{- $limits := $worker.resources.limits | default dict -}}
 {{- $provider := dict
   "type" "KubernetesProvider"
-  "image" ($worker.image | default (printf "waypost-worker:%s" .Chart.AppVersion))
+  "image" (include "endpoint.workerImage" .)
   "namespace" ($worker.namespace | default .Release.Namespace)
   "init_blocks" $worker.initBlocks
   "min_blocks" $worker.minBlocks
@@ -74,6 +74,14 @@
 {{- range $key, $value := $optional -}}
 {{- if $value -}}
 {{- $_ := set $provider $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $provider "security_profile" $worker.securityProfile -}}
+{{- if ne $worker.securityProfile "image" -}}
+{{- /* Null is said, too: it leaves user and group to the platform. */ -}}
+{{- $_ := set $provider "user_id" $worker.userId -}}
+{{- if not (kindIs "invalid" $worker.userId) -}}
+{{- $_ := set $provider "group_id" $worker.groupId -}}
 {{- end -}}
 {{- end -}}
 {{- $env := $worker.env -}}

@@ -99,3 +99,8 @@ metadata:
 {{- end -}}
 {{- mulf $number (index $units $unit) | int64 -}}
 {{- end -}}
+
+{{/* The image that tasks run in. */}}
+{{- define "endpoint.workerImage" -}}
+{{- (include "endpoint.values" . | fromJson).worker.image | default (printf "waypost-worker:%s" .Chart.AppVersion) -}}
+{{- end -}}

@@ -31,7 +31,8 @@ def plan() -> list[str]:
     if not programs.missing(programs.CLUSTER):
         return []
     place = programs.path(programs.CLUSTER[0]).parents[1]
-    return [f"with Go, into {place}/: Kubernetes, etcd and containerd (some 7 minutes, and 6 GB in Go's own caches)"]
+    what = "Kubernetes, etcd, containerd and Helm (some 9 minutes, and 6 GB in Go's own caches)"
+    return [f"with Go, into {place}/: {what}"]
 
 
 def start_cluster(keeper: Keeper) -> Cluster:
@@ -40,7 +41,7 @@ def start_cluster(keeper: Keeper) -> Cluster:
 
 
 def deploy(keeper: Keeper, cluster: Cluster, interchange: Interchange, client: Client, name: str) -> KubernetesEndpoint:
-    """Our endpoint as a Deployment, online, with a template whose blocks are pods."""
+    """Our endpoint, installed by its chart and online, with a template whose blocks are pods."""
     builder = Builder(keeper)
     agent, worker = builder.agent(), builder.python_with_sdk()
     for image in (agent, worker):

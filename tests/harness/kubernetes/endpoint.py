@@ -1,9 +1,9 @@
-"""Our endpoint on Kubernetes: a Deployment, as an administrator would apply it, with the configuration of tests."""
+"""Our endpoint on Kubernetes, installed by its chart, with the configuration of tests."""
 
 from __future__ import annotations
 
 import json
-import string
+import textwrap
 
 from harness import checkout, http, processes
 from harness.endpoint import access_token
@@ -11,9 +11,10 @@ from harness.interchange import Client, Interchange
 from harness.keeper import ProcessError
 from harness.kubernetes import ground
 from harness.kubernetes.cluster import Cluster, KubectlError
+from harness.kubernetes.helm import Helm
 from harness.kubernetes.images import Image
 
-MANIFEST = checkout.ROOT / "agent" / "examples" / "kubernetes" / "endpoint.yaml"
+CHART = checkout.ROOT / "helm" / "endpoint"
 
 TEMPLATE = """\
 {%- macro flow(value) -%}
@@ -62,7 +63,7 @@ def engine(image: str, namespace: str, provider: dict | None = None, **options: 
 
 
 class KubernetesEndpoint:
-    """An agent as a Deployment in a namespace of its own, whose workers are in another."""
+    """A release of the chart in a namespace of its own, whose workers are in another."""
 
     def __init__(
         self,
@@ -88,35 +89,37 @@ class KubernetesEndpoint:
         self._id: str | None = None
         self._access_token: str | None = None
 
-    def manifest(self, image: Image | None = None) -> str:
-        """The text that is applied. Another image makes the Deployment roll over to it."""
-        return string.Template(MANIFEST.read_text()).substitute(
-            name=self.name,
-            namespace=self.namespace,
-            workers=self.workers,
-            image=(image or self.image).name,
-            worker_image=self.worker_image.name,
-            service=self.interchange.url,
-        )
+    def values(self, image: Image | None = None) -> str:
+        """The values that the chart is given, as YAML."""
+        agent = (image or self.image).name.rpartition(":")
+        given = {
+            "image": {"repository": agent[0], "tag": agent[2]},
+            "worker": {"namespace": self.workers, "programImage": self.worker_image.name},
+            "webService": {"url": self.interchange.url},
+            # One pod less to wait for. Tests of the chart have it.
+            "validation": {"enabled": False},
+        }
+        files: dict[str, object] = {}
+        if self.template is not None:
+            files = {"userConfigTemplate": self.template, "userConfigSchema": SCHEMA}
+        text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in given.items())
+        text += "endpoint:\n" + "".join(f"  {key}: {json.dumps(value)}\n" for key, value in files.items())
+        return text + "  config:\n" + textwrap.indent(self.configuration, "    ")
 
     def apply(self, image: Image | None = None) -> None:
-        """Applies everything that it is made of."""
-        self.cluster.kubectl("apply", "--filename", "-", input=self.manifest(image))
+        """Installs it, or changes what differs. Another image makes the Deployment roll over to it."""
+        Helm(self.cluster).run(
+            *("upgrade", "--install", self.name, CHART, "--namespace", self.namespace, "--values", "-"),
+            # What a test has changed by hand is put back.
+            "--force-conflicts",
+            input=self.values(image),
+        )
 
     def start(self, wait: bool = True) -> KubernetesEndpoint:
-        """Applies the manifests, and waits until the interchange calls it online."""
-        files = {"config.yaml": self.configuration}
-        if self.template is not None:
-            files["user_config_template.yaml.j2"] = self.template
-            files["user_config_schema.json"] = json.dumps(SCHEMA)
+        """Installs it, and waits until the interchange calls it online."""
+        names = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in self.namespaces]
+        self.cluster.apply(*names)
         self.cluster.apply(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}},
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {"name": f"{self.name}-configuration", "namespace": self.namespace},
-                "data": files,
-            },
             {
                 "apiVersion": "v1",
                 "kind": "Secret",
@@ -131,6 +134,11 @@ class KubernetesEndpoint:
         if wait:
             self.wait_online()
         return self
+
+    @property
+    def namespaces(self) -> list[str]:
+        """The agent's namespace, and its workers'."""
+        return [self.namespace, self.workers]
 
     def wait_for_roll_out(self) -> None:
         """Returns once the Deployment's pod is ready and none of an earlier one is there."""
@@ -246,7 +254,6 @@ class KubernetesEndpoint:
 
     def delete(self, wait: bool = True) -> None:
         """Removes all of it: the agent at once, and with the anchor its workers."""
-        names = [self.namespace, self.workers]
         self.cluster.kubectl(
-            "delete", "namespace", *names, "--ignore-not-found", f"--wait={str(wait).lower()}", timeout=150
+            "delete", "namespace", *self.namespaces, "--ignore-not-found", f"--wait={str(wait).lower()}", timeout=150
         )

@@ -41,6 +41,8 @@ _KUBERNETES = "k8s.io/kubernetes/cmd"
 _CONTAINERD = "github.com/containerd/containerd/v2/cmd"
 _NETWORK = "github.com/containernetworking/plugins/plugins"
 
+HELM = Program("helm", "helm.sh/helm/v4/cmd/helm")
+
 CLUSTER = [
     *(
         Program("kubernetes", f"{_KUBERNETES}/{name}")
@@ -49,9 +51,9 @@ CLUSTER = [
     *(Program("node", f"{_CONTAINERD}/{name}") for name in ("containerd", "containerd-shim-runc-v2", "ctr")),
     *(Program("node", f"{_NETWORK}/{name}") for name in ("main/bridge", "main/loopback", "ipam/host-local")),
     Program("node", "go.etcd.io/etcd/server/v3", "etcd"),
+    HELM,
 ]
-"""What a cluster runs."""
-HELM = Program("helm", "helm.sh/helm/v4/cmd/helm")
+"""What a cluster runs, and what installs into it."""
 KUBEMARK = Program("kubernetes", f"{_KUBERNETES}/kubemark")
 """Hollow nodes, for scale."""
 
