@@ -20,6 +20,9 @@
 {{- $schema := $endpoint.userConfigSchema -}}
 {{- if not $template -}}
 {{- /* Nothing in the values is to be read as a template's own signs. */ -}}
+{{- if regexMatch "\\{%[-+]?\\s*endraw" $engine -}}
+{{- fail "worker: a value has `{% endraw %}` in it, which ends what the template takes as it is: write it otherwise, or write an own endpoint.userConfigTemplate" -}}
+{{- end -}}
 {{- $template = printf "{%% raw %%}\n%s{%% endraw %%}\n" $engine -}}
 {{- $schema = $schema | default (dict "type" "object" "additionalProperties" false) -}}
 {{- end -}}
@@ -86,7 +89,7 @@
 {{- end -}}
 {{- $env := $worker.env -}}
 {{- with $worker.taskTimeoutSeconds -}}
-{{- $env = append $env (dict "name" "GC_TASK_TIMEOUT" "value" (toString .)) -}}
+{{- $env = append $env (dict "name" "GC_TASK_TIMEOUT" "value" (int64 . | toString)) -}}
 {{- end -}}
 {{- with $env -}}
 {{- $_ := set $provider "env" . -}}

@@ -90,7 +90,7 @@ metadata:
 
 {{/* A quantity of bytes, such as 512Mi, as a number. */}}
 {{- define "endpoint.bytes" -}}
-{{- $text := toString . -}}
+{{- $text := toString (ternary (int64 .) . (kindIs "float64" .)) -}}
 {{- $number := regexFind "^[0-9]+([.][0-9]+)?" $text -}}
 {{- $unit := trimPrefix $number $text -}}
 {{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}

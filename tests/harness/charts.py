@@ -1,6 +1,5 @@
-"""The table of values in a chart's README.md, from the comments `# --` in its values.yaml.
-
-`PYTHONPATH=tests python3 -m harness.chart_readme helm/endpoint` writes it.
+"""The charts: where they are, what Helm makes of them, and the table of values in README.md, which is made of the
+comments `# --` in values.yaml. `PYTHONPATH=tests python3 -m harness.charts helm/endpoint` writes it.
 """
 
 from __future__ import annotations
@@ -9,6 +8,12 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from harness import checkout
+
+ENDPOINT = checkout.ROOT / "helm" / "endpoint"
+VALUES = checkout.ROOT / "tests" / "charts" / "values"
+"""Values files that tests share."""
 
 HEADER = "| value | default | meaning |\n|---|---|---|\n"
 
