@@ -380,6 +380,14 @@ def cluster(run: Run) -> None:
     run.pytest(*[tests / "endpoint" / file for file in CLUSTER_ALONE], sdk="4.19.0")
 
 
+def charts(run: Run) -> None:
+    """The charts, as Helm renders them."""
+    kubernetes.refuse_unless_possible()
+    programs.build(run.keeper, programs.CLUSTER)
+    tests = checkout.ROOT / "tests" / "charts"
+    run.pytest(tests, f"--ignore={tests / 'cluster'}", sdk="4.19.0")
+
+
 STAGES = [
     line("demo", "./demo makes its picture, in 15 s when it is warm", suite("demo", select=WARM), alone=True),
     Stage("format", "cargo fmt and ruff format change nothing", formatting, lane=CARGO),
@@ -461,6 +469,15 @@ STAGES = [
         "cluster",
         "on a real Kubernetes, which is built from Go modules the first time (minutes; needs root)",
         cluster,
+        *CLUSTER,
+        lane="cluster",
+        pods=True,
+        on_request=True,
+    ),
+    line(
+        "charts",
+        "the Helm charts: schema, templates, and installed on a real Kubernetes (as the stage before)",
+        charts,
         *CLUSTER,
         lane="cluster",
         pods=True,
