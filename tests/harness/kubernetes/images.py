@@ -183,6 +183,11 @@ class Builder:
         wheels = [(self.wheels(sdk), "/wheels")]
         return self.build("python-with-sdk", dockerfile, {}, self.python(), {"SDK": sdk}, wheels)
 
+    def python_with_wheels(self, *requirements: str) -> Image:
+        """Python alone, for pods that install packages before they work: pip finds these and what they need."""
+        dockerfile = Path(__file__).resolve().parent / "python_with_wheels" / "Dockerfile"
+        return self.build("python-with-wheels", dockerfile, {"wheels": self.wheels(*requirements)}, self.python())
+
     def agent(self) -> Image:
         """Our endpoint, by its own Dockerfile, with the programs that are built here in place of its first stage."""
         ours = {"endpoint": checkout.binary("endpoint"), "worker": checkout.static_worker()}
