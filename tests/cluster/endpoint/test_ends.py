@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 
+import pytest
 from harness import processes
-from harness.functions import by_value, double, sleep_and_return
+from harness.functions import by_value, double, leave_mark_and_wait, sleep_and_return
 from harness.kubernetes import addresses
 from harness.kubernetes.endpoint import IDLE
 
@@ -53,14 +55,52 @@ def test_the_fat_task_ends_for_want_of_memory_and_its_neighbour_goes_on(shared, 
     shared.wait_for_pods(0)
 
 
-def test_a_container_that_is_killed_as_a_whole_is_named_with_its_pod(shared, busy):
-    """As version 2 of control groups does when memory runs out: SIGKILL to all processes at once."""
-    future, pod = busy()
-    for process in shared.processes_of(pod):
-        processes.kill(process.pid)
-    said = str(future.exception(timeout=30))
-    assert pod in said
-    assert "137" in said or "SIGKILL" in said or "OOMKilled" in said
+@pytest.fixture
+def a_pair(shared, make_engine, make_executor, marks, with_marks):
+    """Two tasks side by side in one pod that wait for the gate: their futures and the pod's name. Version 2 of control
+    groups ends what is in such a container by SIGKILL to all at once when its memory runs out."""
+
+    def make(retries: int) -> tuple[list, str]:
+        options = IDLE | {"max_workers_per_node": 2, "max_retries_on_system_failure": retries}
+        executor = make_executor(shared, make_engine(shared, engine_options=options, **with_marks))
+        futures = [
+            executor.submit(leave_mark_and_wait, "/marks", name, "/marks/gate", 120) for name in ("first", "second")
+        ]
+        shared.cluster.wait(lambda: len(list(marks.iterdir())) == 2, "both tasks to run", 120)
+        return futures, shared.running_pod()
+
+    return make
+
+
+def kill_group(endpoint, pod: str) -> None:
+    """SIGKILL to every process of a pod's containers, none of which can say of another before its own end."""
+    group = sorted(process.pid for process in endpoint.processes_of(pod))
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in group:
+            processes.kill(pid, number)
+
+
+def test_each_task_of_a_container_that_is_killed_as_a_whole_is_told_of_its_pod(shared, a_pair):
+    futures, pod = a_pair(retries=0)
+    kill_group(shared, pod)
+    for future in futures:
+        said = str(future.exception(timeout=30))
+        assert pod in said
+        assert addresses.NODE_NAME in said
+        assert "137" in said or "SIGKILL" in said or "OOMKilled" in said
+    shared.wait_for_pods(0)
+
+
+def test_the_tasks_of_a_container_that_is_killed_as_a_whole_are_run_again_where_retries_are_allowed(
+    shared, a_pair, marks
+):
+    futures, pod = a_pair(retries=1)
+    kill_group(shared, pod)
+    (marks / "gate").touch()
+    assert [future.result(timeout=120) for future in futures] == ["first", "second"]
+    assert pod not in [
+        each["metadata"]["name"] for each in shared.pods() if "deletionTimestamp" not in each["metadata"]
+    ]
     shared.wait_for_pods(0)
 
 

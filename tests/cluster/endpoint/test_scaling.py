@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 
-from harness.functions import double, meet, sleep_and_return
+import pytest
+from harness.functions import by_value, double, environment, meet, sleep_and_return
 from harness.kubernetes import addresses
 from harness.kubernetes.endpoint import IDLE
 
@@ -58,18 +59,46 @@ def test_min_blocks_are_there_without_a_task_and_come_back(make_endpoint, make_e
     endpoint.delete(wait=False)
 
 
-def test_cpu_and_gpu_blocks_live_side_by_side_by_what_the_submitter_asks(shared, make_engine, make_executor):
-    # The node offers two of an extended resource, as a device plugin would.
-    patch = [{"op": "add", "path": "/status/capacity/waypost.test~1gpu", "value": "2"}]
-    shared.cluster.kubectl(
-        "patch", "node", "--subresource=status", "--type=json", "-p", json.dumps(patch), addresses.NODE_NAME
-    )
+VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ZE_AFFINITY_MASK")
+
+
+@by_value
+def accelerators_of_a_pair(folder, name, variables, seconds):
+    """What this task sees of the accelerators, once both are here."""
+    import os
+    import pathlib
+    import time
+
+    (pathlib.Path(folder) / name).write_text("")
+    end = time.monotonic() + seconds
+    while len(os.listdir(folder)) < 2:
+        if time.monotonic() > end:
+            raise TimeoutError("the other task did not come")
+        time.sleep(0.02)
+    return [os.environ.get(variable) for variable in variables]
+
+
+@pytest.fixture
+def node_with_accelerators(shared):
+    """The node offers two of an extended resource, as a device plugin would."""
+    path = "/status/capacity/waypost.test~1gpu"
+    patch = ["patch", "node", "--subresource=status", "--type=json", addresses.NODE_NAME, "-p"]
+    shared.cluster.kubectl(*patch, json.dumps([{"op": "add", "path": path, "value": "2"}]))
+    yield {"resource": "waypost.test/gpu", "count": 2}
+    shared.cluster.kubectl(*patch, json.dumps([{"op": "remove", "path": path}]))
+
+
+def test_cpu_and_gpu_blocks_live_side_by_side_and_each_slot_sees_an_accelerator_of_its_own(
+    shared, node_with_accelerators, make_engine, make_executor, marks, with_marks
+):
     plain = make_executor(shared, make_engine(shared, engine_options=IDLE))
     options = {**IDLE, "max_workers_per_node": 2}
-    accelerated = make_engine(shared, accelerators={"resource": "waypost.test/gpu", "count": 2}, engine_options=options)
+    accelerated = make_engine(shared, accelerators=node_with_accelerators, engine_options=options, **with_marks)
     graphics = make_executor(shared, accelerated)
-    results = plain.submit(double, 1), graphics.submit(double, 2)
-    assert [future.result(timeout=120) for future in results] == [2, 4]
+    pair = [graphics.submit(accelerators_of_a_pair, "/marks", name, VARIABLES, 120) for name in ("one", "other")]
+    none = plain.submit(environment, VARIABLES[0])
+    seen = sorted(future.result(timeout=150) for future in pair)
+    assert seen == [["0"] * 3, ["1"] * 3]
     limits = [
         container["resources"].get("limits", {}).get("waypost.test/gpu")
         for pod in shared.pods()
@@ -77,4 +106,5 @@ def test_cpu_and_gpu_blocks_live_side_by_side_by_what_the_submitter_asks(shared,
         if container["name"] == "worker"
     ]
     assert "2" in limits
+    assert none.result(timeout=120) is None
     shared.wait_for_pods(0)
