@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from harness.functions import sleep_and_return
+from harness.functions import leave_mark, sleep_and_return
 from harness.interchange import Client, Interchange
 from harness.keeper import Keeper
 from harness.kubernetes import addresses, endpoint
@@ -177,3 +177,38 @@ def make_executor():
     yield make
     for executor in made:
         executor.shutdown(wait=False, cancel_futures=True)
+
+
+def marks_of(folder: Path) -> dict[str, int]:
+    """How often each task was begun."""
+    counts: dict[str, int] = {}
+    for path in folder.iterdir():
+        name = path.name.partition(".")[0]
+        counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+TASKS_UNDER_LOAD = 200
+
+
+@pytest.fixture
+def under_load(make_engine, make_executor, marks, with_marks):
+    """Submits 200 tasks of 50 ms to two slots, runs something while they are in flight, and checks that each gave its
+    result and was begun once."""
+
+    def run(endpoint: KubernetesEndpoint, disturb: Callable[[], None], **provider: object) -> None:
+        options = {"max_workers_per_node": 2, "job_status_kwargs": {"max_idletime": 5}}
+        engine = make_engine(endpoint, engine_options=options, **with_marks, **provider)
+        executor = make_executor(endpoint, engine)
+        futures = [executor.submit(leave_mark, "/marks", f"task-{number}", 0.05) for number in range(TASKS_UNDER_LOAD)]
+        endpoint.cluster.wait(lambda: len(marks_of(marks)) > 10, "the first tasks to run", 120)
+        before = [pod["metadata"]["uid"] for pod in endpoint.pods()]
+        disturb()
+        results = {future.result(timeout=240) for future in futures}
+        assert results == {f"task-{number}" for number in range(TASKS_UNDER_LOAD)}
+        assert marks_of(marks) == dict.fromkeys(results, 1)
+        after = [pod["metadata"]["uid"] for pod in endpoint.pods()]
+        assert set(after) <= set(before), "workers were replaced that were well"
+        endpoint.wait_for_pods(0, timeout=90)
+
+    return run

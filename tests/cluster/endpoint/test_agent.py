@@ -6,9 +6,7 @@ import os
 import signal
 
 import pytest
-from harness.functions import double, leave_mark
-
-TASKS = 200
+from harness.functions import double
 
 
 @pytest.fixture
@@ -17,39 +15,6 @@ def endpoint(make_endpoint, request):
     made = make_endpoint(f"t{abs(hash(request.node.name)) % 10**8}")
     yield made
     made.delete(wait=False)
-
-
-def marks_of(folder) -> dict[str, int]:
-    """How often each task was begun."""
-    counts: dict[str, int] = {}
-    for path in folder.iterdir():
-        name = path.name.partition(".")[0]
-        counts[name] = counts.get(name, 0) + 1
-    return counts
-
-
-@pytest.fixture
-def under_load(make_engine, make_executor, marks, with_marks):
-    """Submits 200 tasks of 50 ms to two slots, runs something while they are in flight, and checks that each gave its
-    result and was begun once."""
-
-    def run(endpoint, disturb) -> None:
-        engine = make_engine(
-            endpoint, engine_options={"max_workers_per_node": 2, "job_status_kwargs": {"max_idletime": 5}}, **with_marks
-        )
-        executor = make_executor(endpoint, engine)
-        futures = [executor.submit(leave_mark, "/marks", f"task-{number}", 0.05) for number in range(TASKS)]
-        endpoint.cluster.wait(lambda: len(marks_of(marks)) > 10, "the first tasks to run", 120)
-        before = [pod["metadata"]["uid"] for pod in endpoint.pods()]
-        disturb()
-        results = {future.result(timeout=240) for future in futures}
-        assert results == {f"task-{number}" for number in range(TASKS)}
-        assert marks_of(marks) == dict.fromkeys(results, 1)
-        after = [pod["metadata"]["uid"] for pod in endpoint.pods()]
-        assert set(after) <= set(before), "workers were replaced that were well"
-        endpoint.wait_for_pods(0, timeout=90)
-
-    return run
 
 
 def test_a_roll_out_under_load_loses_nothing_and_runs_nothing_twice(endpoint, under_load):

@@ -10,6 +10,7 @@ import pytest
 from harness.functions import leave_mark_and_wait
 from harness.kubernetes import addresses
 from harness.kubernetes.endpoint import IDLE
+from harness.kubernetes.second_node import TAINT, SecondNode
 
 
 def test_a_preempted_pod_is_named_so(shared, busy):
@@ -113,3 +114,55 @@ def test_a_task_on_a_node_that_is_lost_is_told_so_or_run_again(
     if retries:
         assert future.result(timeout=150) == "begun"
     staying.wait_for_pods(0, timeout=120)
+
+
+@pytest.fixture
+def second_node(keeper, cluster, builder, images):
+    """A node beside the first, for the agent alone."""
+    node = SecondNode(keeper, cluster).start(builder.pause().archive, images.agent.archive)
+    yield node
+    node.end()
+
+
+@pytest.fixture
+def on_second_node(second_node, make_endpoint):
+    """An endpoint whose agent is on the second node as long as there is one, and is given up soon if it is not."""
+    made = make_endpoint("moving")
+    gone = [
+        {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
+        for state in ("unreachable", "not-ready")
+    ]
+    there = {
+        "weight": 100,
+        "preference": {
+            "matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "In", "values": [second_node.name]}]
+        },
+    }
+    patch = {
+        "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [there]}},
+        "tolerations": [{"key": TAINT, "operator": "Exists"}, *gone],
+    }
+    made.cluster.kubectl(
+        *("patch", "deployment", made.name, "--namespace", made.namespace, "--type=merge"),
+        *("-p", json.dumps({"spec": {"template": {"spec": patch}}})),
+    )
+    made.wait_for_roll_out()
+    assert node_of(made, made.agent()) == second_node.name
+    made.wait_online()
+    yield made
+    made.delete(wait=False)
+
+
+def node_of(endpoint, agent: str) -> str:
+    return endpoint.cluster.get("pod", agent, endpoint.namespace)["spec"]["nodeName"]
+
+
+def test_an_agent_whose_node_is_lost_is_replaced_on_another_and_loses_nothing(on_second_node, second_node, under_load):
+    """Its connections do not end: they go silent. Its pod stays in the API until the node is removed from it."""
+    lost = on_second_node.agent()
+    under_load(on_second_node, second_node.lose, node_selector={"kubernetes.io/hostname": addresses.NODE_NAME})
+    next_one = on_second_node.agent()
+    assert next_one != lost
+    assert node_of(on_second_node, next_one) == addresses.NODE_NAME
+    # Nobody is there who could say that it has ended.
+    assert lost in [pod["metadata"]["name"] for pod in on_second_node.agents()]

@@ -39,6 +39,15 @@ def refuse_unless_possible() -> None:
             raise PermissionError(f"a Kubernetes node needs control groups, and {group.parent} can not be written to")
 
 
+def environment_of_daemons(folder: Path) -> dict[str, str]:
+    """What every program of a cluster has, and with it the shims that it leaves."""
+    return {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(folder),
+        ground.CLUSTER: str(addresses.cache()),
+    }
+
+
 class Cluster:
     """etcd, the API server, its controllers and scheduler, and a node with containerd, kubelet and kube-proxy.
 
@@ -116,11 +125,7 @@ class Cluster:
         self.processes[name] = self.keeper.start(
             name,
             self.inside(*command),
-            environment={
-                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                "HOME": str(self.folder),
-                ground.CLUSTER: str(addresses.cache()),
-            },
+            environment=environment_of_daemons(self.folder),
             grace=_GRACE.get(name, 1.0),
         )
         return self.processes[name]
@@ -149,38 +154,41 @@ class Cluster:
 
     def wait_for_containerd(self) -> None:
         """Returns once containerd answers."""
-        self._wait(lambda: self._ctr("version").returncode == 0, "an answer", "containerd")
+        self._wait(lambda: self.ctr("version").returncode == 0, "an answer", "containerd")
 
     def wait_for_api(self) -> None:
         """Returns once the API server calls itself ready."""
         self._wait(lambda: self.succeeds("get", "--raw", "/readyz"), "a ready API", "kube-apiserver")
 
+    def is_ready(self, node: str) -> bool:
+        """Whether the API server calls a node so."""
+        try:
+            conditions = self.get("node", node)["status"]["conditions"]
+        except KubectlError:
+            return False
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
     def wait_for_node(self) -> None:
         """Returns once the node is ready."""
+        self._wait(lambda: self.is_ready(addresses.NODE_NAME), "a ready node", "kubelet")
 
-        def ready() -> bool:
-            try:
-                node = self.get("node", addresses.NODE_NAME)
-            except KubectlError:
-                return False
-            return any(each["type"] == "Ready" and each["status"] == "True" for each in node["status"]["conditions"])
-
-        self._wait(ready, "a ready node", "kubelet")
-
-    def _ctr(self, *arguments: str | os.PathLike) -> subprocess.CompletedProcess:
+    def ctr(self, *arguments: str | os.PathLike, daemons: Daemons | None = None) -> subprocess.CompletedProcess:
+        """Runs containerd's own client, on the first node unless those of another are given."""
         program = programs.path(next(each for each in programs.CLUSTER if each.file == "ctr"))
-        command = [program, "--address", self.daemons.containerd_socket, "--namespace", "k8s.io", *arguments]
+        socket = (daemons or self.daemons).containerd_socket
+        command = [program, "--address", socket, "--namespace", "k8s.io", *arguments]
         return subprocess.run(self.inside(*command), capture_output=True, text=True, timeout=300)
 
-    def import_image(self, archive: Path) -> None:
-        """Makes an image known to the node, from an archive in OCI's format, under the name that is in it."""
-        done = self._ctr("images", "import", archive)
+    def import_image(self, archive: Path, daemons: Daemons | None = None) -> None:
+        """Makes an image known to the node, or to another one, from an archive in OCI's format, under the name that is in
+        it."""
+        done = self.ctr("images", "import", archive, daemons=daemons)
         if done.returncode != 0:
             raise ProcessError(f"the image {archive} could not be imported: {done.stderr.strip()}")
 
     def images(self) -> set[str]:
         """The names of the images that the node knows."""
-        return set(self._ctr("images", "list", "--quiet").stdout.split())
+        return set(self.ctr("images", "list", "--quiet").stdout.split())
 
     @property
     def kubectl_program(self) -> Path:

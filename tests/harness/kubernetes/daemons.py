@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.kubernetes import addresses, programs
@@ -20,13 +21,40 @@ def _program(name: str) -> Path:
     return next(programs.path(program) for program in programs.CLUSTER if program.file == name)
 
 
-class Daemons:
-    """Command lines by the program's name, for a cluster whose files are in `folder`."""
+@dataclass(frozen=True)
+class Node:
+    """What tells the nodes on one machine apart."""
 
-    def __init__(self, folder: Path, certificates: Certificates):
+    name: str = addresses.NODE_NAME
+    port: int = 10250
+    """The kubelet's."""
+    health_port: int = 10248
+    control_group: str = ""
+    """Below the cluster's own."""
+    taint: str = ""
+    """Keeps away what does not tolerate it."""
+
+
+FIRST = Node()
+
+
+class Daemons:
+    """Command lines by the program's name, for a cluster whose files are in `folder`. Another node's files are in another
+    folder; the addresses of its pods are kept in the first one's, `pod_addresses`, for all are on one bridge."""
+
+    def __init__(self, folder: Path, certificates: Certificates, node: Node = FIRST, pod_addresses: Path | None = None):
         self.folder = folder
         self.certificates = certificates
+        self.node = node
+        self.pod_addresses = pod_addresses or folder / "pod-addresses"
         self.containerd_socket = folder / "containerd.sock"
+        # What pods use of a volume is looked at once a minute by default, and only then is too much noticed.
+        self.volumes_looked_at_every = "5s"
+
+    @property
+    def kubelet_credentials(self) -> str:
+        """The name of the kubelet's kubeconfig."""
+        return "kubelet" if self.node == FIRST else f"kubelet-{self.node.name}"
 
     def _certificate(self, name: str) -> str:
         return str(self.certificates.file(name))
@@ -54,7 +82,7 @@ class Daemons:
                     "hairpinMode": True,
                     "ipam": {
                         "type": "host-local",
-                        "dataDir": str(self.folder / "pod-addresses"),
+                        "dataDir": str(self.pod_addresses),
                         "ranges": [[{"subnet": addresses.POD_NETWORK}]],
                     },
                 }
@@ -169,9 +197,10 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri",
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
             "address": addresses.NODE,
-            "port": 10250,
+            "port": self.node.port,
             "readOnlyPort": 0,
             "healthzBindAddress": "127.0.0.1",
+            "healthzPort": self.node.health_port,
             "authentication": {
                 "anonymous": {"enabled": False},
                 "webhook": {"enabled": True},
@@ -181,7 +210,7 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri",
             "tlsCertFile": self._certificate("kubelet-server.crt"),
             "tlsPrivateKeyFile": self._certificate("kubelet-server.key"),
             "rotateCertificates": False,
-            "cgroupRoot": f"/{CONTROL_GROUP}",
+            "cgroupRoot": str(Path("/", CONTROL_GROUP, self.node.control_group)),
             "cgroupDriver": "cgroupfs",
             "cgroupsPerQOS": True,
             "enforceNodeAllocatable": ["pods"],
@@ -202,15 +231,16 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri",
             "failSwapOn": False,
             "makeIPTablesUtilChains": False,
             "maxPods": 250,
-            # What pods use of a volume is looked at once a minute by default, and only then is too much noticed.
-            "volumeStatsAggPeriod": "5s",
+            "volumeStatsAggPeriod": self.volumes_looked_at_every,
             "oomScoreAdj": 0,
         }
+        if self.node.taint:
+            configuration["registerWithTaints"] = [{"key": self.node.taint, "effect": "NoSchedule"}]
         return [
             _program("kubelet"),
             f"--config={self._file('kubelet.json', json.dumps(configuration, indent=1))}",
-            f"--kubeconfig={self._certificate('kubelet.kubeconfig')}",
-            f"--hostname-override={addresses.NODE_NAME}",
+            f"--kubeconfig={self._certificate(f'{self.kubelet_credentials}.kubeconfig')}",
+            f"--hostname-override={self.node.name}",
             f"--node-ip={addresses.NODE}",
             f"--root-dir={self.folder}/kubelet",
             f"--cert-dir={self.folder}/kubelet/pki",

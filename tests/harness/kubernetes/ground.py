@@ -60,11 +60,28 @@ def control_groups() -> list[Path]:
     return [hierarchy / CONTROL_GROUP for hierarchy in top.iterdir() if (hierarchy / "cgroup.procs").exists()]
 
 
+def make_control_group(group: Path) -> None:
+    """Makes a control group in which a kubelet can make others."""
+    group.mkdir(exist_ok=True)
+    parent = group.parent
+    if (parent / "cgroup.controllers").exists():
+        wanted = {"cpu", "cpuset", "memory", "pids", "io", "hugetlb"}
+        for place in (parent, group):
+            there = wanted & set((place / "cgroup.controllers").read_text().split())
+            (place / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(there)))
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        # In version 1 a new group has none, and may run nothing.
+        if (parent / name).exists() and not (group / name).read_text().strip():
+            (group / name).write_text((parent / name).read_text())
+
+
 def members(pod: str) -> set[int]:
     """The processes in the containers of a pod, which is named by its unique id. Containers come and go meanwhile."""
     found: set[int] = set()
-    for group in control_groups():
-        for parent in (group / "kubepods", group / "kubepods" / "burstable", group / "kubepods" / "besteffort"):
+    # Each node has its own below the cluster's.
+    tops = [top for group in control_groups() for top in (group / "kubepods", *group.glob("*/kubepods"))]
+    for top in tops:
+        for parent in (top, top / "burstable", top / "besteffort"):
             folder = parent / f"pod{pod}"
             try:
                 containers = os.listdir(folder)
@@ -130,17 +147,7 @@ class Ground:
 
     def lay_control_groups(self) -> None:
         for group in control_groups():
-            group.mkdir(exist_ok=True)
-            parent = group.parent
-            if (parent / "cgroup.controllers").exists():
-                wanted = {"cpu", "cpuset", "memory", "pids", "io", "hugetlb"}
-                for place in (parent, group):
-                    there = wanted & set((place / "cgroup.controllers").read_text().split())
-                    (place / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(there)))
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                # In version 1 a new group has none, and may run nothing.
-                if (parent / name).exists() and not (group / name).read_text().strip():
-                    (group / name).write_text((parent / name).read_text())
+            make_control_group(group)
 
     def lay_network(self, outside: int) -> None:
         enter = f"nsenter --target {outside} --net ip"
