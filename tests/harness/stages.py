@@ -319,7 +319,7 @@ CLUSTER = [*kubernetes.PACKAGES, *images.PACKAGES, *([] if programs.go() else ["
 
 CLUSTER_LANES = {
     "first": ["test_line.py", "test_hostile.py", "test_scaling.py"],
-    "second": ["test_start_failures.py", "test_admission.py"],
+    "second": ["test_start_failures.py", "test_admission.py", "test_hollow.py"],
     "third": ["test_agent.py", "test_ends.py"],
 }
 """Tests that share a cluster and mostly wait: each lane with a broker, an interchange and an endpoint of its own."""
@@ -348,7 +348,7 @@ def provider(shared: kubernetes.Cluster, worker: images.Image, python: images.Im
 def cluster(run: Run) -> None:
     """The tests on a real Kubernetes, which is built first, where it is not yet."""
     kubernetes.refuse_unless_possible()
-    programs.build(run.keeper, programs.CLUSTER)
+    programs.build(run.keeper, [*programs.CLUSTER, programs.KUBEMARK])
     # Before the tests, each of which has minutes: on a new machine this takes longer than that.
     builder = images.Builder(run.keeper)
     pause = builder.pause()

@@ -15,9 +15,6 @@ use waypost_protocol::{Message, decode};
 use crate::amqp;
 use crate::statistics::percentile;
 
-/// With no result for so long, the run has failed.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
-
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -34,6 +31,9 @@ pub(crate) struct Arguments {
     /// How many may be under way at once; 1 measures latency.
     #[arg(long, default_value_t = 2_000)]
     in_flight: usize,
+    /// With no result for so many seconds, the run has failed.
+    #[arg(long, default_value_t = 60)]
+    patience: u64,
 }
 
 /// Runs the load and prints its figures.
@@ -43,6 +43,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut results = bind_results(&connection.create_channel().await?, &arguments).await?;
     let mut bodies = Bodies::read(&arguments.body, arguments.body_task_id)?;
 
+    let patience = Duration::from_secs(arguments.patience);
     let function = Uuid::new_v4();
     let mut under_way: HashMap<Uuid, Instant> = HashMap::new();
     let mut latencies = Vec::with_capacity(arguments.count);
@@ -64,9 +65,9 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<()> {
                 .await?;
             published += 1;
         }
-        let Ok(delivery) = tokio::time::timeout(SILENCE_MAX, results.next()).await else {
+        let Ok(delivery) = tokio::time::timeout(patience, results.next()).await else {
             bail!(
-                "no result for {SILENCE_MAX:?}: {} of {} tasks came back",
+                "no result for {patience:?}: {} of {} tasks came back",
                 latencies.len(),
                 arguments.count
             );

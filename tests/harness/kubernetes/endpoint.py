@@ -239,6 +239,11 @@ class KubernetesEndpoint:
         (agent,) = [each.pid for each in seen if "endpoint start" in each.command]
         return agent
 
+    def link_address(self) -> str:
+        """Where its workers dial."""
+        service = self.cluster.get("service", self.name, self.namespace)["spec"]
+        return f"tls:{service['clusterIP']}:{service['ports'][0]['port']}"
+
     def wait_for_pods(self, count: int, timeout: float = 60) -> list[dict]:
         """The worker pods, once there are so many."""
 
