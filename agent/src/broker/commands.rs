@@ -9,7 +9,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use waypost_protocol::QueueInfo;
 
-use super::connection::{channel, connect, consume};
+use super::connection::connect;
+use super::fence::Fence;
 use super::{BrokerError, BrokerState, REFUSED_RETRY, STABLE};
 use crate::back_off::BackOff;
 use crate::telemetry::{self, Metrics};
@@ -114,20 +115,17 @@ async fn serve(
     let connection = connect(queue, "commands", name).await?;
     let mut share = metrics.broker_connections.share();
     share.set(telemetry::Connection::Commands, 1);
+    let fence = Fence::default();
     let mut standby_wait = BackOff::new(Duration::from_millis(100), Duration::from_secs(1));
     // The channel stays open for as long as this is in scope.
     let (_channel, mut consumer) = loop {
-        let channel = channel(&connection).await?;
-        match consume(&channel, &queue.queue, WINDOW).await {
-            Ok(consumer) => break (channel, consumer),
-            Err(error) => {
-                let error = BrokerError::from_lapin(&error);
-                if !matches!(error, BrokerError::ExclusiveUse) {
-                    return Err(error);
-                }
+        match fence.consume_alone(&connection, &queue.queue, WINDOW).await {
+            Ok(consuming) => break consuming,
+            Err(BrokerError::ExclusiveUse) => {
                 state.send_replace(BrokerState::Standby);
                 sleep(standby_wait.next()).await;
             }
+            Err(error) => return Err(error),
         }
     };
     state.send_replace(BrokerState::Consuming);

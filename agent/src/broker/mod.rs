@@ -12,6 +12,7 @@ mod commands;
 mod connection;
 mod delivery;
 mod error;
+mod fence;
 mod heartbeats;
 mod properties;
 mod publisher;

@@ -8,22 +8,26 @@ use bytes::Bytes;
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, Stream as _, StreamExt as _};
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicRejectOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicRejectOptions};
 use lapin::{Channel, Connection, Consumer};
 use tokio::time::{Instant, sleep};
 use waypost_engine::{DeliveryTag, PublishId};
 use waypost_protocol::{AmqpCredentials, QueueInfo};
 
 use super::connection::{channel, connect, consume, publishing_channel};
+use super::fence::{Fence, declare_passively};
 use super::heartbeats::Heartbeats;
-use super::properties::{Publication, short};
+use super::properties::Publication;
 use super::results::ResultPublisher;
 use super::{BrokerError, BrokerState, DELIVERIES_PER_TURN, Event, delivery};
 use crate::back_off::BackOff;
 
 /// How long the closing of a connection waits for what is on its way.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a consumer of a queue that this agent has just held may be its own, on the connection that it lost: the
+/// broker needs a moment to notice. If it is told so only after that, workers need not be sent away and called back.
+const OWN_GONE: Duration = Duration::from_secs(1);
 
 /// The life of the consumer.
 enum Consuming {
@@ -51,6 +55,7 @@ pub(super) struct Session {
     window: u16,
     applied: u16,
     epoch: u64,
+    fence: Arc<Fence>,
     standby: bool,
     standby_wait: BackOff,
     publisher: ResultPublisher,
@@ -104,6 +109,7 @@ impl Session {
             window,
             applied: 0,
             epoch,
+            fence: Arc::default(),
             standby: false,
             standby_wait: BackOff::new(Duration::from_millis(100), Duration::from_secs(1)),
             publisher: ResultPublisher::new(results_channel, publication),
@@ -182,12 +188,7 @@ impl Session {
         let (connection, queue) = (Arc::clone(&self.connection), self.queue.clone());
         let asking = async move {
             let channel = channel(&connection).await?;
-            let passive = QueueDeclareOptions {
-                passive: true,
-                ..QueueDeclareOptions::default()
-            };
-            let queue = channel
-                .queue_declare(short(&queue).unwrap_or_default(), passive, FieldTable::default())
+            let queue = declare_passively(&channel, &queue)
                 .await
                 .map_err(|error| BrokerError::from_lapin(&error))?;
             let ready = queue.message_count();
@@ -246,14 +247,11 @@ impl Session {
 
     fn start_consumer(&mut self, wait: Duration) {
         let (connection, queue, window) = (Arc::clone(&self.connection), self.queue.clone(), self.window);
+        let fence = Arc::clone(&self.fence);
         self.applied = window;
         let starting = async move {
             sleep(wait).await;
-            let channel = channel(&connection).await?;
-            let consumer = consume(&channel, &queue, window)
-                .await
-                .map_err(|error| BrokerError::from_lapin(&error))?;
-            Ok((channel, consumer))
+            fence.consume_alone(&connection, &queue, window).await
         };
         self.consuming = Consuming::Starting(starting.boxed());
     }
@@ -305,7 +303,8 @@ impl Session {
                     self.consuming = Consuming::Running { channel, consumer };
                 }
                 Err(BrokerError::ExclusiveUse) => {
-                    if !std::mem::replace(&mut self.standby, true) {
+                    let may_be_ours = self.epoch > 0 && self.age() < OWN_GONE;
+                    if !may_be_ours && !std::mem::replace(&mut self.standby, true) {
                         events.push_back(Event::Standby);
                     }
                     let wait = self.standby_wait.next();

@@ -1,6 +1,8 @@
 //! What the integration tests share: a real broker, a topology of their own on it, and a proxy to break connections.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod refusal;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,10 +40,25 @@ pub(crate) struct Topology {
     pub(crate) channel: Channel,
     pub(crate) connection: Connection,
     pub(crate) url: String,
+    tasks: QueueType,
+}
+
+/// How a broker keeps a queue.
+#[derive(Clone, Copy)]
+pub(crate) enum QueueType {
+    /// It has one consumer, if that asks to be the only one.
+    Classic,
+    /// It takes as many consumers as come.
+    Quorum,
 }
 
 impl Topology {
     pub(crate) async fn create() -> Self {
+        Self::create_with(QueueType::Classic).await
+    }
+
+    /// With a task queue of this type.
+    pub(crate) async fn create_with(queue_type: QueueType) -> Self {
         let url = amqp_url();
         let connection = Connection::connect(&url, ConnectionProperties::default())
             .await
@@ -53,6 +70,7 @@ impl Topology {
             channel,
             connection,
             url,
+            tasks: queue_type,
         };
         let durable = ExchangeDeclareOptions {
             durable: true,
@@ -67,23 +85,27 @@ impl Topology {
         }
         topology.declare_tasks().await;
         for kind in ["results", "heartbeats"] {
-            topology.declare(&topology.queue(kind)).await;
+            topology.declare(&topology.queue(kind), QueueType::Classic).await;
             topology.bind(kind).await;
         }
         topology
     }
 
     pub(crate) async fn declare_tasks(&self) {
-        self.declare(&self.queue("tasks")).await;
+        self.declare(&self.queue("tasks"), self.tasks).await;
     }
 
-    async fn declare(&self, queue: &str) {
+    async fn declare(&self, queue: &str, queue_type: QueueType) {
+        let mut arguments = FieldTable::default();
+        if matches!(queue_type, QueueType::Quorum) {
+            arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        }
         let durable = QueueDeclareOptions {
             durable: true,
             ..QueueDeclareOptions::default()
         };
         self.channel
-            .queue_declare(queue.into(), durable, FieldTable::default())
+            .queue_declare(queue.into(), durable, arguments)
             .await
             .unwrap();
     }

@@ -2,98 +2,18 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test names the event that it waits for")]
 
+mod driven;
+mod fence;
+#[path = "../support/mod.rs"]
 mod support;
 
 use bytes::Bytes;
-use endpoint::broker::{Broker, BrokerError, BrokerState, Event};
+use driven::Driven;
+use endpoint::broker::{BrokerError, BrokerState, Event};
 use lapin::BasicProperties;
-use support::{PATIENCE, Proxy, Topology, soon};
+use support::{PATIENCE, Proxy, Topology};
 use uuid::Uuid;
-use waypost_engine::{Delivery, PublishId, PublishOutcome};
-
-/// Drives a broker and remembers what it said.
-struct Driven {
-    broker: Broker,
-    events: std::collections::VecDeque<Event>,
-}
-
-impl Driven {
-    fn new(topology: &Topology, window: u16) -> Self {
-        Self::with(topology.credentials(), window)
-    }
-
-    fn with(credentials: waypost_protocol::AmqpCredentials, window: u16) -> Self {
-        Self {
-            broker: Broker::new(credentials, "test".to_owned(), window),
-            events: Default::default(),
-        }
-    }
-
-    /// The next event of a kind. Others are dropped.
-    async fn wait<T>(&mut self, what: &str, mut is: impl FnMut(Event) -> Option<T>) -> T {
-        soon(what, async {
-            loop {
-                while let Some(event) = self.events.pop_front() {
-                    if let Some(found) = is(event) {
-                        return found;
-                    }
-                }
-                let mut events = Vec::new();
-                self.broker.next(&mut events).await;
-                self.events.extend(events);
-            }
-        })
-        .await
-    }
-
-    async fn consuming(&mut self) -> u64 {
-        self.wait("a consumer", |event| match event {
-            Event::Consuming { channel } => Some(channel),
-            _ => None,
-        })
-        .await
-    }
-
-    async fn delivery(&mut self) -> Delivery {
-        self.wait("a delivery", |event| match event {
-            Event::Delivery(delivery) => Some(delivery),
-            Event::Lost { reason, .. } => panic!("the connection was lost: {reason}"),
-            _ => None,
-        })
-        .await
-    }
-
-    async fn deliveries(&mut self, count: usize) -> Vec<Delivery> {
-        let mut deliveries = Vec::new();
-        while deliveries.len() < count {
-            deliveries.push(self.delivery().await);
-        }
-        deliveries
-    }
-
-    async fn outcome(&mut self) -> (u64, PublishOutcome) {
-        self.wait("a publish's outcome", |event| match event {
-            Event::Published { publish, outcome } => Some((publish.0, outcome)),
-            _ => None,
-        })
-        .await
-    }
-
-    /// Lets it work for a while, in which nothing of a kind may happen.
-    async fn quiet(&mut self, forbidden: impl Fn(&Event) -> bool) {
-        let working = async {
-            loop {
-                let mut events = Vec::new();
-                self.broker.next(&mut events).await;
-                for event in events {
-                    assert!(!forbidden(&event), "{event:?}");
-                    self.events.push_back(event);
-                }
-            }
-        };
-        let _ = tokio::time::timeout(std::time::Duration::from_millis(300), working).await;
-    }
-}
+use waypost_engine::{PublishId, PublishOutcome};
 
 #[tokio::test]
 async fn a_task_comes_with_its_headers_and_goes_when_it_is_acknowledged() {
@@ -241,26 +161,6 @@ async fn a_window_of_nothing_stops_deliveries_and_keeps_acknowledging() {
     assert_eq!(driven.delivery().await.task.0.as_u128(), 2);
     driven.broker.close().await;
     topology.wait_ready("tasks", 1).await;
-    topology.remove().await;
-}
-
-#[tokio::test]
-async fn a_second_agent_stands_by_until_the_first_is_gone() {
-    let topology = Topology::create().await;
-    let mut first = Driven::new(&topology, 10);
-    first.consuming().await;
-    let mut second = Driven::new(&topology, 10);
-    second
-        .wait("standby", |event| matches!(event, Event::Standby).then_some(()))
-        .await;
-    assert_eq!(second.broker.state(), BrokerState::Standby);
-    // It may publish meanwhile: results in hand are not the fence's matter.
-    second.broker.publish(PublishId(7), Bytes::from_static(b"in hand"));
-    assert_eq!(second.outcome().await, (7, PublishOutcome::Confirmed));
-    first.broker.close().await;
-    second.consuming().await;
-    assert_eq!(second.broker.state(), BrokerState::Consuming);
-    second.broker.close().await;
     topology.remove().await;
 }
 
