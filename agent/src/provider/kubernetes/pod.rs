@@ -121,7 +121,7 @@ fn metadata(
 /// What a pod has where neither options nor template say otherwise.
 fn defaults(settings: &KubernetesSettings) -> PodSpec {
     let config = &settings.config;
-    let chosen = |id: Option<i64>| id.or((!config.assigned_user).then_some(USER));
+    let chosen = |id: Option<i64>| id.or_else(|| (!config.assigned_user).then_some(USER));
     let (user, group) = (chosen(config.user_id), chosen(config.group_id));
     let writable = SecurityContext {
         run_as_user: user,
