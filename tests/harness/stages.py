@@ -319,7 +319,7 @@ CLUSTER_LANES = {
     "third": ["test_agent.py", "test_ends.py"],
 }
 """Tests that share a cluster and mostly wait: each lane with a broker, an interchange and an endpoint of its own."""
-CLUSTER_ALONE = ["test_network_policies.py", "test_node.py", "test_outages.py"]
+CLUSTER_ALONE = ["test_node.py", "test_outages.py"]
 """Those that break what all would share."""
 
 
@@ -377,11 +377,16 @@ def cluster(run: Run) -> None:
 
 
 def charts(run: Run) -> None:
-    """The charts, as Helm renders them."""
+    """The charts, as Helm renders them and on a real Kubernetes."""
     kubernetes.refuse_unless_possible()
     programs.build(run.keeper, programs.CLUSTER)
     tests = checkout.ROOT / "tests" / "charts"
     run.pytest(tests, f"--ignore={tests / 'cluster'}", sdk="4.19.0")
+    # Before the tests, each of which has minutes: on a new machine this takes longer than that.
+    builder = images.Builder(run.keeper)
+    for image in (builder.pause, builder.agent, builder.python_with_sdk, builder.worker):
+        image()
+    run.pytest(tests / "cluster", sdk="4.19.0")
 
 
 STAGES = [

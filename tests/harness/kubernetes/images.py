@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import checkout, environments
 from harness.keeper import Keeper
-from harness.kubernetes import addresses, programs
+from harness.kubernetes import addresses
 from harness.kubernetes.daemons import PAUSE
 
 PACKAGES = ["buildah", "mmdebstrap", "ca-certificates"]
@@ -153,13 +153,6 @@ class Builder:
         name, _, tag = PAUSE.removeprefix("localhost/").partition(":")
         return self.build(name, folder / "Dockerfile", {"pause": program}, tag=tag)
 
-    def network_policies(self) -> Image:
-        """What makes a node keep to NetworkPolicies."""
-        program = programs.NETWORK_POLICIES
-        programs.build(self.keeper, [program])
-        dockerfile = Path(__file__).resolve().parent / "policies" / "Dockerfile"
-        return self.build(program.name, dockerfile, {program.name: programs.path(program)})
-
     def python(self) -> Image:
         """A stand-in for the public image python:3: `python`, `python3` and `pip` are there, and pip takes packages
         from the folder /wheels, for a build here reaches no package index."""
@@ -189,6 +182,11 @@ class Builder:
         dockerfile = Path(__file__).resolve().parent / "python_with_sdk" / "Dockerfile"
         wheels = [(self.wheels(sdk), "/wheels")]
         return self.build("python-with-sdk", dockerfile, {}, self.python(), {"SDK": sdk}, wheels)
+
+    def python_with_wheels(self, *requirements: str) -> Image:
+        """Python alone, for pods that install packages before they work: pip finds these and what they need."""
+        dockerfile = Path(__file__).resolve().parent / "python_with_wheels" / "Dockerfile"
+        return self.build("python-with-wheels", dockerfile, {"wheels": self.wheels(*requirements)}, self.python())
 
     def agent(self) -> Image:
         """Our endpoint, by its own Dockerfile, with the programs that are built here in place of its first stage."""

@@ -1,0 +1,66 @@
+"""The recipe of Garden-AI, who ran the chart that Globus Compute had, to the letter."""
+
+import pytest
+import yaml
+from harness.charts import VALUES
+from harness.functions import by_value
+from harness.kubernetes.release import Release
+
+SDK = "globus-compute-endpoint<2.31"
+"""What their workers install, from 2024."""
+
+
+@pytest.fixture(scope="session")
+def bare_python(cluster, builder):
+    """As `python:3.11`: without the SDK. Pods find packages as if a package index were within reach."""
+    image = builder.python_with_wheels(SDK)
+    cluster.import_image(image.archive)
+    return image
+
+
+@pytest.fixture
+def garden(installer, interchange, client, images, bare_python, make_namespace, make_endpoint):
+    """Their steps: register an endpoint on a laptop, note its id and stop it; a Secret from a file of variables; their
+    values. The namespace alone has another name, since other tests may have theirs."""
+    laptop = make_endpoint(interchange, client, "direct", version="3.16.1")
+    identity = laptop.id
+    laptop.stop()
+    namespace = make_namespace()
+    values = yaml.safe_load((VALUES / "garden.yaml").read_text())
+    values |= {"workerNamespace": namespace, "endpointUUID": identity, "workerImage": bare_python.name}
+    release = Release(installer, interchange, images.agent, images.python, "garden-demo", namespace, values)
+    release.create_secret("garden-demo-ep", client, family="FUNCX_SDK")
+    return release
+
+
+@by_value
+def seen_by_a_task():
+    """What Garden's tasks count on."""
+    import os
+
+    import globus_compute_sdk
+
+    return {
+        "sdk": globus_compute_sdk.__version__,
+        "timeout": os.environ["GC_TASK_TIMEOUT"],
+        "path": os.environ["PYTHONPATH"],
+        "folder": os.path.isdir("/home/ubuntu"),
+    }
+
+
+def test_gardens_steps_work_to_the_letter(garden, make_executor):
+    notes = garden.install()
+    assert "secrets is now credentials.secretName" in notes
+    assert "endpointUUID is now endpoint.uuid" in notes
+    garden.wait_running()
+    assert garden.id == garden.values["endpointUUID"]
+    executor = make_executor(garden)
+    seen = executor.submit(seen_by_a_task).result(timeout=280)
+    assert seen["sdk"].startswith("2.")
+    assert seen | {"sdk": ""} == {"sdk": "", "timeout": "1200", "path": ":/app:/home/ubuntu", "folder": True}
+    # Their trouble: pods in CrashLoopBackOff "after a task has been completed", and pods of which nobody knew whose.
+    (pod,) = garden.workers()
+    assert pod["spec"]["restartPolicy"] == "Never"
+    assert [status["restartCount"] for status in pod["status"]["containerStatuses"]] == [0]
+    assert pod["metadata"]["name"].startswith("garden-demo-")
+    garden.cluster.wait(lambda: not garden.workers(), "the pod to go when it is idle", 90, interval=0.5)
