@@ -45,10 +45,10 @@ def free_port() -> int:
     raise OSError(f"no TCP port between {_RANGE.start} and {_RANGE.stop} is free")
 
 
-def answers(port: int, timeout: float = 1.0) -> bool:
-    """Whether something accepts connections on the port."""
+def answers(port: int, timeout: float = 1.0, address: str = "127.0.0.1") -> bool:
+    """Whether something accepts connections on the port, of this machine unless another address is named."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout).close()
+        socket.create_connection((address, port), timeout).close()
     except OSError:
         return False
     return True

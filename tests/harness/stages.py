@@ -319,7 +319,7 @@ CLUSTER_LANES = {
     "third": ["test_agent.py", "test_ends.py"],
 }
 """Tests that share a cluster and mostly wait: each lane with a broker, an interchange and an endpoint of its own."""
-CLUSTER_ALONE = ["test_node.py", "test_outages.py"]
+CLUSTER_ALONE = ["test_network_policies.py", "test_node.py", "test_outages.py"]
 """Those that break what all would share."""
 
 

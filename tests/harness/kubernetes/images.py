@@ -16,7 +16,7 @@ from pathlib import Path
 
 from harness import checkout, environments
 from harness.keeper import Keeper
-from harness.kubernetes import addresses
+from harness.kubernetes import addresses, programs
 from harness.kubernetes.daemons import PAUSE
 
 PACKAGES = ["buildah", "mmdebstrap", "ca-certificates"]
@@ -152,6 +152,13 @@ class Builder:
         partial.rename(program)
         name, _, tag = PAUSE.removeprefix("localhost/").partition(":")
         return self.build(name, folder / "Dockerfile", {"pause": program}, tag=tag)
+
+    def network_policies(self) -> Image:
+        """What makes a node keep to NetworkPolicies."""
+        program = programs.NETWORK_POLICIES
+        programs.build(self.keeper, [program])
+        dockerfile = Path(__file__).resolve().parent / "policies" / "Dockerfile"
+        return self.build(program.name, dockerfile, {program.name: programs.path(program)})
 
     def python(self) -> Image:
         """A stand-in for the public image python:3: `python`, `python3` and `pip` are there, and pip takes packages

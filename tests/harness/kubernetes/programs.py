@@ -1,6 +1,7 @@
 """Kubernetes and what it stands on, built from the Go modules that `modules/` pins, and kept in the user's cache.
 
-Kubernetes, its node's programs and Helm are three modules, since each needs its own versions of the libraries.
+Kubernetes, its node's programs, Helm and what keeps to NetworkPolicies are modules of their own, since each needs its own
+versions of the libraries.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ CLUSTER = [
     HELM,
 ]
 """What a cluster runs, and what installs into it."""
+NETWORK_POLICIES = Program("policies", "sigs.k8s.io/kube-network-policies/cmd", "kube-network-policies")
+"""What makes a node keep to NetworkPolicies."""
 KUBEMARK = Program("kubernetes", f"{_KUBERNETES}/kubemark")
 """Hollow nodes, for scale."""
 
@@ -75,7 +78,7 @@ def go() -> str | None:
 def _wanted_go() -> tuple[int, ...]:
     versions = [
         re.search(r"^go (\S+)", (MODULES / module / "go.mod").read_text(), re.MULTILINE).group(1)
-        for module in ("kubernetes", "node", "helm")
+        for module in ("kubernetes", "node", "helm", "policies")
     ]
     return max(tuple(int(part) for part in version.split(".")) for version in versions)
 
