@@ -55,6 +55,8 @@ CLUSTER = [
     HELM,
 ]
 """What a cluster runs, and what installs into it."""
+HELM_3 = Program("helm3", "helm.sh/helm/v3/cmd/helm")
+"""The Helm before, which many have."""
 NETWORK_POLICIES = Program("policies", "sigs.k8s.io/kube-network-policies/cmd", "kube-network-policies")
 """What makes a node keep to NetworkPolicies."""
 KUBEMARK = Program("kubernetes", f"{_KUBERNETES}/kubemark")
@@ -78,7 +80,7 @@ def go() -> str | None:
 def _wanted_go() -> tuple[int, ...]:
     versions = [
         re.search(r"^go (\S+)", (MODULES / module / "go.mod").read_text(), re.MULTILINE).group(1)
-        for module in ("kubernetes", "node", "helm", "policies")
+        for module in ("kubernetes", "node", "helm", "helm3", "policies")
     ]
     return max(tuple(int(part) for part in version.split(".")) for version in versions)
 
