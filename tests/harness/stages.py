@@ -344,7 +344,7 @@ def provider(shared: kubernetes.Cluster, worker: images.Image, python: images.Im
 def cluster(run: Run) -> None:
     """The tests on a real Kubernetes, which is built first, where it is not yet."""
     kubernetes.refuse_unless_possible()
-    programs.build(run.keeper, [*programs.CLUSTER, programs.KUBEMARK])
+    programs.build(run.keeper, [*programs.CLUSTER, programs.KUBEMARK, programs.NETWORK_POLICIES])
     # Before the tests, each of which has minutes: on a new machine this takes longer than that.
     builder = images.Builder(run.keeper)
     pause = builder.pause()
@@ -379,7 +379,7 @@ def cluster(run: Run) -> None:
 def charts(run: Run) -> None:
     """The charts, as Helm renders them and on a real Kubernetes."""
     kubernetes.refuse_unless_possible()
-    programs.build(run.keeper, programs.CLUSTER)
+    programs.build(run.keeper, [*programs.CLUSTER, programs.HELM_3])
     tests = checkout.ROOT / "tests" / "charts"
     run.pytest(tests, f"--ignore={tests / 'cluster'}", sdk="4.19.0")
     # Before the tests, each of which has minutes: on a new machine this takes longer than that.
