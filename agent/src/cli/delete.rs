@@ -52,7 +52,10 @@ pub(super) fn delete(base: &Path, options: DeleteOptions) -> Result<(), CliError
             Err(error) => return Err(error),
         }
     }
-    if directory.exists() {
+    if super::start::state_secret().is_some() {
+        // Its files are the deployment's, and its state a Secret that the agent may not delete.
+        print("What is left of it in the cluster goes with its deployment: `helm uninstall`, and its state Secret");
+    } else if directory.exists() {
         std::fs::remove_dir_all(directory.path())
             .map_err(|error| CliError::said(format!("{}: {error}", directory.path().display()), exit_code::FAILED))?;
         remove_user_endpoints(base, id);

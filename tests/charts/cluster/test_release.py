@@ -1,6 +1,7 @@
 """Install, test, upgrade, roll back, uninstall: as a user does it."""
 
 import json
+import re
 
 import pytest
 from harness.charts import ENDPOINT
@@ -82,6 +83,23 @@ def test_an_upgrade_and_a_rollback_lose_no_task(make_release, make_executor):
     assert release.id == identity
     release.uninstall()
     wait_until_left(release, {"secret/lab-state", "secret/lab-credentials"})
+
+
+def test_the_notes_are_commands_that_work_as_printed(make_release, client, tmp_path):
+    release = make_release(secret=False)
+    notes = release.install()
+    commands = [line.strip() for line in notes.splitlines() if re.match(r"  (kubectl|helm) ", line)]
+    assert len(commands) == 9, notes
+    (secret,) = [line for line in commands if "create secret" in line]
+    (tmp_path / "credentials.env").write_text(
+        f"GLOBUS_COMPUTE_CLIENT_ID={client.id}\nGLOBUS_COMPUTE_CLIENT_SECRET={client.secret}\n"
+    )
+    for command in [secret, *(line for line in commands if line != secret)]:
+        done = release.shell(command, tmp_path)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        if "endpoint status" in command:
+            assert "endpoint id" in done.stdout
+    wait_until_left(release, {"secret/lab-credentials"})
 
 
 def test_a_configuration_that_is_wrong_is_said_before_anything_is_made(make_release):
