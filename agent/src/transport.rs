@@ -17,6 +17,14 @@ pub enum ClientError {
     /// `GLOBUS_SDK_VERIFY_SSL` is neither a boolean nor a file of certificates.
     #[error("GLOBUS_SDK_VERIFY_SSL must be true, false, or a file with certificates in PEM form (it is {0:?})")]
     Verify(String),
+    /// `WAYPOST_CA_BUNDLE` names a file that is not there.
+    #[error("WAYPOST_CA_BUNDLE must be a file with certificates in PEM form, and {path} can not be read: {reason}")]
+    Bundle {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The file of certificates can not be used.
     #[error("the certificates in {path} can not be used: {reason}")]
     Certificates {
@@ -36,7 +44,11 @@ pub enum ClientError {
 /// # Errors
 /// [`ClientError`] if a setting of the environment can not be used.
 pub fn client(variable: impl Fn(&str) -> Option<String>) -> Result<Client, ClientError> {
-    let mut trust = Trust::System(Vec::new());
+    let mut own = Vec::new();
+    if let Some((path, pem)) = own_certificates(&variable)? {
+        own = certificates(path, pem.as_bytes())?;
+    }
+    let mut trust = Trust::System(own.clone());
     if let Some(verify) = variable("GLOBUS_SDK_VERIFY_SSL") {
         match verify.to_lowercase().as_str() {
             "y" | "yes" | "t" | "true" | "on" | "1" => {}
@@ -47,12 +59,8 @@ pub fn client(variable: impl Fn(&str) -> Option<String>) -> Result<Client, Clien
             _ => {
                 let path = PathBuf::from(&verify);
                 let pem = std::fs::read(&path).map_err(|_| ClientError::Verify(verify))?;
-                let certificates =
-                    reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| ClientError::Certificates {
-                        path,
-                        reason: error.to_string(),
-                    })?;
-                trust = Trust::System(certificates);
+                own.extend(certificates(path, &pem)?);
+                trust = Trust::System(own);
             }
         }
     }
@@ -68,6 +76,37 @@ pub fn client(variable: impl Fn(&str) -> Option<String>) -> Result<Client, Clien
             Ok(client)
         }
         built => built.map_err(|error| ClientError::Setup(describe(&error))),
+    }
+}
+
+/// The certificates in `WAYPOST_CA_BUNDLE`, in PEM form, and where they are: they are believed beside those of the
+/// machine, by HTTPS and by AMQPS.
+///
+/// # Errors
+/// [`ClientError::Bundle`] if the file can not be read.
+pub fn own_certificates(variable: impl Fn(&str) -> Option<String>) -> Result<Option<(PathBuf, String)>, ClientError> {
+    let Some(path) = variable("WAYPOST_CA_BUNDLE").filter(|path| !path.is_empty()) else {
+        return Ok(None);
+    };
+    let path = PathBuf::from(path);
+    match std::fs::read_to_string(&path) {
+        Ok(pem) => Ok(Some((path, pem))),
+        Err(error) => Err(ClientError::Bundle {
+            path,
+            reason: error.to_string(),
+        }),
+    }
+}
+
+fn certificates(path: PathBuf, pem: &[u8]) -> Result<Vec<reqwest::Certificate>, ClientError> {
+    let refused = |reason: String| ClientError::Certificates {
+        path: path.clone(),
+        reason,
+    };
+    match reqwest::Certificate::from_pem_bundle(pem) {
+        Ok(found) if found.is_empty() => Err(refused("there is none in PEM form".to_owned())),
+        Ok(found) => Ok(found),
+        Err(error) => Err(refused(error.to_string())),
     }
 }
 
@@ -173,8 +212,15 @@ mod tests {
 
     #[test]
     fn a_bad_certificate_setting_is_named() {
-        let error = client(|_| Some("/no/such/file".to_owned())).unwrap_err();
-        assert!(error.to_string().contains("GLOBUS_SDK_VERIFY_SSL"));
+        let folder = tempfile::tempdir().unwrap();
+        let none = folder.path().join("none.pem");
+        std::fs::write(&none, "no certificate").unwrap();
+        for variable in ["GLOBUS_SDK_VERIFY_SSL", "WAYPOST_CA_BUNDLE"] {
+            let error = client(|name| (name == variable).then(|| "/no/such/file".to_owned())).unwrap_err();
+            assert!(error.to_string().contains(variable), "{error}");
+            let error = client(|name| (name == variable).then(|| none.display().to_string())).unwrap_err();
+            assert!(error.to_string().contains("none.pem"), "{error}");
+        }
     }
     /// Where rustls looks for root certificates instead of where the system has them.
     const ROOTS: &str = "SSL_CERT_FILE";

@@ -1,10 +1,36 @@
-//! A valid bearer token, from client credentials.
+//! A valid bearer token: from client credentials, or from the login of a person.
 //!
-//! Tokens are kept in memory and asked for again shortly before they expire; [`Tokens::invalidate`] makes the next call
-//! fetch a fresh one. Nothing here calls the compute service.
+//! | file | its one job |
+//! |---|---|
+//! | `credentials` | which identity: where credentials are looked for, and which of them count |
+//! | `storage`, `token_data` | `storage.db`, which is shared with the Globus SDK |
+//! | `api`, `id_token` | calls to Globus Auth, and who it says has logged in |
+//! | `tokens` | a token that can be used now |
+//! | `renewal`, `watch` | tokens are renewed, and changed credentials taken up, while the endpoint runs |
+//! | `login` | logging in and out |
+//! | `health` | what is shown of the credentials |
+//!
+//! Nothing here calls the compute service.
 
+mod api;
 mod credentials;
+mod error;
+mod health;
+mod id_token;
+mod login;
+mod renewal;
+mod scope;
+mod storage;
+mod token_data;
 mod tokens;
+mod watch;
 
-pub use credentials::{ClientCredentials, CredentialsError, Login};
-pub use tokens::{AuthError, Identities, Scope, Tokens};
+pub use api::{Identities, Linked, Profile};
+pub use credentials::{Credentials, CredentialsError};
+pub use error::AuthError;
+pub use health::CredentialsStatus;
+pub use login::LoginFlow;
+pub use renewal::keep_fresh;
+pub use scope::Scope;
+pub use storage::StorageError;
+pub use tokens::{TokenKeeper, Tokens};

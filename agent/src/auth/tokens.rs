@@ -1,161 +1,139 @@
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, StatusCode};
-use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
-use tokio::sync::Mutex;
+use futures_util::future::BoxFuture;
+use reqwest::Client;
+use secrecy::zeroize::Zeroizing;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, watch};
 use url::Url;
-use uuid::Uuid;
 
-use super::Login;
-use crate::transport;
+use super::api::{AuthApi, Granted, Identities};
+use super::credentials::{ClientCredentials, Credentials, Fingerprint, Found, Login, UserLogin};
+use super::error::AuthError;
+use super::health::{CredentialsStatus, Health};
+use super::id_token;
+use super::scope::Scope;
+use super::token_data::TokenData;
+use crate::telemetry::Metrics;
 
-/// A token is not used in the last minute of its life.
-const MARGIN: Duration = Duration::from_secs(60);
+/// Credentials that were refused are not tried again sooner, however many ask for a token.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
 
-/// What a token is good for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// The compute service.
-    Compute,
-    /// Globus Auth itself: who am I.
-    Auth,
+/// Where tokens are kept that were refreshed, if the storage that they came from is only read.
+pub trait TokenKeeper: Send + Sync + std::fmt::Debug {
+    /// What was kept last. What can not be read counts as nothing.
+    fn load(&self) -> BoxFuture<'_, Option<Zeroizing<Vec<u8>>>>;
+    /// Keeps this. An error is a sentence.
+    fn save<'a>(&'a self, content: &'a [u8]) -> BoxFuture<'a, Result<(), String>>;
 }
 
-impl Scope {
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Compute => "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all",
-            Self::Auth => "openid urn:globus:auth:scope:auth.globus.org:manage_projects",
-        }
-    }
-
-    const fn resource_server(self) -> &'static str {
-        match self {
-            Self::Compute => "funcx_service",
-            Self::Auth => "auth.globus.org",
-        }
-    }
-}
-
-/// Why there is no token.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthError {
-    /// Globus Auth refused.
-    #[error("An Auth API error occurred.\nHTTP status: {status}\ncode: {code}\nmessage: {message}")]
-    Refused {
-        /// The HTTP status.
-        status: u16,
-        /// The machine's word for it.
-        code: String,
-        /// The sentence that came with it.
-        message: String,
-    },
-    /// Globus Auth could not be reached.
-    #[error("{url} can not be reached: {reason}")]
-    Unreachable {
-        /// Where it was looked for.
-        url: String,
-        /// Why.
-        reason: String,
-    },
-    /// The answer is not what Globus Auth answers.
-    #[error("{url} gave an answer that is not understood: {reason}")]
-    Answer {
-        /// Who answered.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+/// Tokens of a mounted storage, as they are kept.
+#[derive(Serialize, Deserialize)]
+struct KeptTokens {
+    /// The fingerprint of the storage that they came from: another one goes before them.
+    source: String,
+    tokens: Vec<TokenData>,
 }
 
 /// Gets tokens and keeps them until shortly before they expire.
 #[derive(Debug)]
 pub struct Tokens {
-    client: Client,
-    base: Url,
-    login: Login,
-    kept: Mutex<HashMap<Scope, Kept>>,
+    pub(super) api: AuthApi,
+    pub(super) credentials: Credentials,
+    keeper: Option<Arc<dyn TokenKeeper>>,
+    inner: Mutex<Inner>,
+    health: Health,
 }
 
+#[derive(Debug, Default)]
+struct Inner {
+    fingerprint: Option<Fingerprint>,
+    /// Tokens of a client, and those of a mounted storage.
+    kept: BTreeMap<String, TokenData>,
+    /// Access tokens that a service refused before they expired.
+    spoiled: BTreeMap<Scope, SecretString>,
+    refused: Option<Refused>,
+}
+
+/// What Globus Auth refused last.
 #[derive(Debug)]
-struct Kept {
-    token: SecretString,
-    usable_until: Instant,
-}
-
-/// The identities of the one who logged in.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Identities {
-    /// The identity that was used.
-    pub sub: Uuid,
-    /// All identities linked with it, itself included.
-    #[serde(default)]
-    pub identity_set: Vec<Identity>,
-}
-
-/// One identity.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Identity {
-    /// Its id.
-    pub sub: Uuid,
-}
-
-#[derive(Deserialize)]
-struct Grant {
-    access_token: SecretString,
-    resource_server: String,
-    expires_in: u64,
-}
-
-#[derive(Deserialize)]
-struct Grants {
-    #[serde(flatten)]
-    first: Grant,
-    #[serde(default)]
-    other_tokens: Vec<Grant>,
+struct Refused {
+    at: Instant,
+    tried: SecretString,
+    error: AuthError,
 }
 
 impl Tokens {
-    /// Will get tokens for `login` from the Globus Auth at `base`.
+    /// Will get tokens for `credentials` from the Globus Auth at `base`.
     #[must_use]
-    pub fn new(client: Client, base: Url, login: Login) -> Self {
+    pub fn new(client: Client, base: Url, credentials: Credentials, metrics: &Metrics) -> Self {
         Self {
-            client,
-            base,
-            login,
-            kept: Mutex::new(HashMap::new()),
+            api: AuthApi::new(client, base),
+            credentials,
+            keeper: None,
+            inner: Mutex::new(Inner::default()),
+            health: Health::new(metrics),
         }
+    }
+
+    /// Keeps refreshed tokens of a storage that is only read there, and takes up what is there.
+    #[must_use]
+    pub fn with_keeper(mut self, keeper: Arc<dyn TokenKeeper>) -> Self {
+        self.keeper = Some(keeper);
+        self
+    }
+
+    /// Whether credentials are looked for in a folder that others fill.
+    #[must_use]
+    pub fn has_folder(&self) -> bool {
+        self.credentials.has_folder()
+    }
+
+    /// What became of the credentials when they were used last.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<CredentialsStatus> {
+        self.health.status()
     }
 
     /// A token that is good for at least another minute.
     ///
     /// # Errors
-    /// [`AuthError`] if Globus Auth does not give one.
+    /// [`AuthError`] if there are no credentials, or Globus Auth does not give one for them.
     pub async fn token(&self, scope: Scope) -> Result<SecretString, AuthError> {
-        // The lock is held over the call, so that callers at the same moment share one token.
-        let mut kept = self.kept.lock().await;
-        if let Some(entry) = kept.get(&scope)
-            && Instant::now() < entry.usable_until
-        {
-            return Ok(entry.token.clone());
-        }
-        let grant = self.grant(scope).await?;
-        let life = Duration::from_secs(grant.expires_in);
-        kept.insert(
-            scope,
-            Kept {
-                token: grant.access_token.clone(),
-                usable_until: Instant::now() + life.saturating_sub(MARGIN),
-            },
-        );
-        Ok(grant.access_token)
+        Ok(self.data(scope).await?.access_token)
     }
 
-    /// Forgets the token of a scope, because a service refused it.
-    pub async fn invalidate(&self, scope: Scope) {
-        self.kept.lock().await.remove(&scope);
+    pub(super) async fn data(&self, scope: Scope) -> Result<TokenData, AuthError> {
+        // The lock is held over the call, so that callers at the same moment share one token.
+        let mut inner = self.inner.lock().await;
+        let outcome = match self.credentials.find() {
+            Ok(found) => {
+                let outcome = self.valid(&mut inner, &found, scope).await;
+                self.health.note(Some(&found.login), outcome.as_ref());
+                outcome
+            }
+            Err(error) => {
+                let error = AuthError::from(error);
+                self.health.note(None, Err(&error));
+                Err(error)
+            }
+        };
+        drop(inner);
+        outcome
+    }
+
+    /// Forgets a token, because a service refused it.
+    pub async fn invalidate(&self, scope: Scope, token: &SecretString) {
+        let mut inner = self.inner.lock().await;
+        inner.spoiled.insert(scope, token.clone());
+    }
+
+    /// A service refuses even a fresh token.
+    pub fn refused_by_service(&self, reason: &str) {
+        self.health.refused(reason);
     }
 
     /// Who the login is.
@@ -163,119 +141,224 @@ impl Tokens {
     /// # Errors
     /// [`AuthError`] if Globus Auth does not say.
     pub async fn identities(&self) -> Result<Identities, AuthError> {
-        let url = self.url("v2/oauth2/userinfo");
         let mut retried = false;
         loop {
             let token = self.token(Scope::Auth).await?;
-            let answer = transport::send(|| self.client.get(url.clone()).bearer_auth(token.expose_secret())).await;
-            let answer = answer.map_err(|error| self.unreachable(&error))?;
-            if answer.status() == StatusCode::UNAUTHORIZED && !retried {
-                retried = true;
-                self.invalidate(Scope::Auth).await;
-                continue;
+            match self.api.identities(&token).await {
+                Err(AuthError::Refused { status: 401, .. }) if !retried => {
+                    retried = true;
+                    self.invalidate(Scope::Auth, &token).await;
+                }
+                outcome => return outcome,
             }
-            return read(answer, &url).await;
         }
     }
 
-    async fn grant(&self, scope: Scope) -> Result<Grant, AuthError> {
-        let url = self.url("v2/oauth2/token");
-        let Login::Client(credentials) = &self.login;
-        let form = [("grant_type", "client_credentials"), ("scope", scope.text())];
-        let answer = transport::send(|| {
-            self.client
-                .post(url.clone())
-                .basic_auth(&credentials.id, Some(credentials.secret.expose_secret()))
-                .form(&form)
+    /// Whether, after a change in a folder, a token is worth asking for: the credentials are others, or brought none.
+    pub(super) async fn would_gain(&self) -> bool {
+        let inner = self.inner.lock().await;
+        let same = match self.credentials.find() {
+            Ok(found) => inner.fingerprint.as_ref() == Some(&found.fingerprint),
+            Err(_) => false,
+        };
+        drop(inner);
+        !same || !self.health.is_valid()
+    }
+
+    async fn valid(&self, inner: &mut Inner, found: &Found, scope: Scope) -> Result<TokenData, AuthError> {
+        self.take_up(inner, found).await?;
+        match &found.login {
+            Login::Client(client) => self.of_client(inner, client, scope).await,
+            Login::User(user) => {
+                let namespace = self.credentials.namespace(&found.login);
+                self.of_user(inner, user, &namespace, scope).await
+            }
+        }
+    }
+
+    /// Begins anew if the credentials are others than last time.
+    async fn take_up(&self, inner: &mut Inner, found: &Found) -> Result<(), AuthError> {
+        if inner.fingerprint.as_ref() == Some(&found.fingerprint) {
+            return Ok(());
+        }
+        for remark in &found.remarks {
+            tracing::warn!("{remark}");
+        }
+        let mut kept = BTreeMap::new();
+        if let Login::User(user) = &found.login
+            && user.storage.is_mounted()
+        {
+            kept = match self.kept_for(&found.fingerprint).await {
+                Some(kept) => kept,
+                None => user.storage.read(&self.credentials.namespace(&found.login)).await?,
+            };
+        }
+        if inner.fingerprint.is_some() {
+            tracing::info!("the credentials have changed; the new ones count from now on");
+        }
+        *inner = Inner {
+            fingerprint: Some(found.fingerprint.clone()),
+            kept,
+            ..Inner::default()
+        };
+        Ok(())
+    }
+
+    /// The tokens that were refreshed since they came from this source.
+    async fn kept_for(&self, source: &Fingerprint) -> Option<BTreeMap<String, TokenData>> {
+        let content = self.keeper.as_ref()?.load().await?;
+        let kept: KeptTokens = serde_json::from_slice(&content).ok()?;
+        let tokens = kept.tokens.into_iter();
+        (kept.source == source.0).then(|| tokens.map(|data| (data.resource_server.clone(), data)).collect())
+    }
+
+    async fn of_client(
+        &self,
+        inner: &mut Inner,
+        client: &ClientCredentials,
+        scope: Scope,
+    ) -> Result<TokenData, AuthError> {
+        if let Some(data) = inner.kept.get(scope.resource_server())
+            && inner.is_good(data, scope)
+        {
+            return Ok(data.clone());
+        }
+        inner.check_refusal(&client.secret)?;
+        let outcome = self.api.client_grant(client, scope.asked()).await;
+        let granted = inner.remembered(&client.secret, outcome)?;
+        let data = granted.token_for(scope)?;
+        inner.kept.insert(data.resource_server.clone(), data.clone());
+        Ok(data)
+    }
+
+    async fn of_user(
+        &self,
+        inner: &mut Inner,
+        user: &UserLogin,
+        namespace: &str,
+        scope: Scope,
+    ) -> Result<TokenData, AuthError> {
+        let stored = if user.storage.is_mounted() {
+            inner.kept.get(scope.resource_server()).cloned()
+        } else {
+            // Another program may have logged in, refreshed or logged out since.
+            user.storage.read(namespace).await?.remove(scope.resource_server())
+        };
+        let stored = stored.ok_or_else(|| {
+            AuthError::LoginRequired(format!(
+                "Nobody has logged in: {} has no token for {} in {namespace}",
+                user.place(),
+                scope.resource_server()
+            ))
+        })?;
+        if let Some(reason) = stored.unfit(scope.needed()) {
+            return Err(AuthError::LoginRequired(reason));
+        }
+        if inner.is_good(&stored, scope) {
+            return Ok(stored);
+        }
+        let refresh_token = stored.refresh_token.clone().unwrap_or_default();
+        inner.check_refusal(&refresh_token)?;
+        let outcome = self.api.refresh(&user.client_id, &refresh_token).await;
+        let granted = inner.remembered(&refresh_token, outcome)?;
+        let data = self.refreshed(stored, granted, &user.client_id, scope).await?;
+        self.store(inner, user, namespace, data.clone()).await;
+        Ok(data)
+    }
+
+    /// What is to be stored after a refresh: as before, with what is new.
+    async fn refreshed(
+        &self,
+        before: TokenData,
+        granted: Granted,
+        client_id: &str,
+        scope: Scope,
+    ) -> Result<TokenData, AuthError> {
+        let mut data = granted.token_for(scope)?;
+        // The identity can not change by a refresh. Files of old SDKs do not say whose tokens they hold.
+        data.identity_id = match (before.identity_id, &granted.id_token) {
+            (Some(identity), _) => Some(identity),
+            (None, Some(token)) => Some(id_token::identity_of(&self.api, token, client_id).await?),
+            (None, None) => None,
+        };
+        data.refresh_token = data.refresh_token.or(before.refresh_token);
+        data.token_type = data.token_type.or(before.token_type);
+        data.others = before.others;
+        if data.scope.is_empty() {
+            data.scope = before.scope;
+        }
+        match data.unfit(scope.needed()) {
+            Some(reason) => Err(AuthError::LoginRequired(reason)),
+            None => Ok(data),
+        }
+    }
+
+    /// Keeps a refreshed token. One that can not be kept is good nevertheless.
+    async fn store(&self, inner: &mut Inner, user: &UserLogin, namespace: &str, data: TokenData) {
+        let stored = if user.storage.is_mounted() {
+            inner.kept.insert(data.resource_server.clone(), data);
+            self.keep(inner).await
+        } else {
+            let written = user.storage.write(namespace, &[data]).await;
+            written.map_err(|error| error.to_string())
+        };
+        if let Err(error) = stored {
+            tracing::warn!("the refreshed token is used, and not kept: {error}");
+        }
+    }
+
+    async fn keep(&self, inner: &Inner) -> Result<(), String> {
+        let (Some(keeper), Some(source)) = (&self.keeper, &inner.fingerprint) else {
+            return Ok(());
+        };
+        let kept = KeptTokens {
+            source: source.0.clone(),
+            tokens: inner.kept.values().cloned().collect(),
+        };
+        let content = Zeroizing::new(serde_json::to_vec(&kept).map_err(|error| error.to_string())?);
+        keeper.save(&content).await
+    }
+}
+
+impl Inner {
+    /// Whether a token can be used: it has time left, and no service has refused it.
+    fn is_good(&self, data: &TokenData, scope: Scope) -> bool {
+        let spoiled = self.spoiled.get(&scope);
+        !data.good_for().is_zero()
+            && spoiled.is_none_or(|token| token.expose_secret() != data.access_token.expose_secret())
+    }
+
+    /// Remembers what was refused, for those who ask next.
+    fn remembered(&mut self, tried: &SecretString, outcome: Result<Granted, AuthError>) -> Result<Granted, AuthError> {
+        self.refused = match &outcome {
+            Err(error @ AuthError::Refused { .. }) if !error.is_passing() => Some(Refused {
+                at: Instant::now(),
+                tried: tried.clone(),
+                error: error.clone(),
+            }),
+            Ok(_) | Err(_) => None,
+        };
+        outcome
+    }
+
+    fn check_refusal(&self, tried: &SecretString) -> Result<(), AuthError> {
+        match &self.refused {
+            Some(refused)
+                if refused.at.elapsed() < REFUSAL_PAUSE && refused.tried.expose_secret() == tried.expose_secret() =>
+            {
+                Err(refused.error.clone())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Granted {
+    fn token_for(&self, scope: Scope) -> Result<TokenData, AuthError> {
+        let found = self.tokens.iter().find(|data| data.is_for(scope));
+        found.cloned().ok_or_else(|| AuthError::Answer {
+            url: "Globus Auth".to_owned(),
+            reason: format!("it has no token for {}", scope.resource_server()),
         })
-        .await
-        .map_err(|error| self.unreachable(&error))?;
-        let Grants { first, other_tokens } = read(answer, &url).await?;
-        std::iter::once(first)
-            .chain(other_tokens)
-            .find(|grant| grant.resource_server == scope.resource_server())
-            .ok_or_else(|| AuthError::Answer {
-                url: url.to_string(),
-                reason: format!("it has no token for {}", scope.resource_server()),
-            })
-    }
-
-    fn url(&self, path: &str) -> Url {
-        let mut url = self.base.clone();
-        let base = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&format!("{base}/{path}"));
-        url
-    }
-
-    fn unreachable(&self, error: &reqwest::Error) -> AuthError {
-        AuthError::Unreachable {
-            url: self.base.to_string(),
-            reason: transport::describe(error),
-        }
-    }
-}
-
-async fn read<T: for<'de> Deserialize<'de>>(answer: reqwest::Response, url: &Url) -> Result<T, AuthError> {
-    let status = answer.status();
-    let bytes = answer.bytes().await.map_err(|error| AuthError::Unreachable {
-        url: url.to_string(),
-        reason: transport::describe(&error),
-    })?;
-    if !status.is_success() {
-        return Err(refusal(status, &bytes));
-    }
-    // The error names a place, never the text around it: the text holds tokens.
-    serde_json::from_slice(&bytes).map_err(|error| AuthError::Answer {
-        url: url.to_string(),
-        reason: format!(
-            "it is not the JSON expected (line {}, column {})",
-            error.line(),
-            error.column()
-        ),
-    })
-}
-
-/// Globus Auth says `{"error": "invalid_client", "error_description": ...}`, or lists `errors`.
-fn refusal(status: StatusCode, body: &[u8]) -> AuthError {
-    #[derive(Deserialize, Default)]
-    struct Body {
-        error: Option<String>,
-        error_description: Option<String>,
-        #[serde(default)]
-        errors: Vec<Entry>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        code: Option<String>,
-        detail: Option<String>,
-    }
-    let mut body: Body = serde_json::from_slice(body).unwrap_or_default();
-    let entry = (!body.errors.is_empty()).then(|| body.errors.swap_remove(0));
-    let (entry_code, entry_detail) = entry.map_or((None, None), |entry| (entry.code, entry.detail));
-    AuthError::Refused {
-        status: status.as_u16(),
-        code: body.error.or(entry_code).unwrap_or_else(|| "Error".to_owned()),
-        message: body
-            .error_description
-            .or(entry_detail)
-            .unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason was given").to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_forms_of_refusal_are_read() {
-        let plain = refusal(StatusCode::UNAUTHORIZED, br#"{"error": "invalid_client"}"#);
-        assert!(matches!(plain, AuthError::Refused { code, .. } if code == "invalid_client"));
-        let listed = refusal(
-            StatusCode::FORBIDDEN,
-            br#"{"errors": [{"code": "FORBIDDEN", "detail": "no"}]}"#,
-        );
-        assert!(listed.to_string().contains("message: no"), "{listed}");
-        let nothing = refusal(StatusCode::BAD_GATEWAY, b"<html>");
-        assert!(nothing.to_string().contains("502"));
     }
 }

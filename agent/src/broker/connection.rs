@@ -4,6 +4,7 @@ use std::time::Duration;
 use lapin::options::{
     BasicConsumeOptions, BasicQosOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueDeclareOptions,
 };
+use lapin::tcp::OwnedTLSConfig;
 use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
@@ -11,6 +12,7 @@ use waypost_protocol::QueueInfo;
 
 use super::BrokerError;
 use super::properties::{Publication, short};
+use crate::transport::own_certificates;
 
 /// Agreed with the broker, so that a frozen holder of the task queue is replaced within three of them.
 const HEARTBEAT_SECONDS: u16 = 10;
@@ -27,7 +29,15 @@ pub(super) async fn connect(info: &QueueInfo, what: &'static str, name: &str) ->
     uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
     uri.query.frame_max = Some(FRAME_BYTES_MAX);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    match tokio::time::timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await {
+    let tls = OwnedTLSConfig {
+        identity: None,
+        cert_chain: own_certificates(|name| std::env::var(name).ok())
+            .map_err(|error| BrokerError::Connection(error.to_string()))?
+            .map(|(_, pem)| pem),
+    };
+    let runtime = lapin::runtime::default_runtime().map_err(|error| BrokerError::from_lapin(&error))?;
+    let connecting = Connection::connect_uri_with_config(uri, properties, tls, runtime);
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
         Ok(Ok(connection)) => Ok(Arc::new(connection)),
         Ok(Err(error)) => Err(BrokerError::from_lapin(&error)),
         Err(_) => Err(BrokerError::Connection(format!(

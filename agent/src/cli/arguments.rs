@@ -14,9 +14,11 @@ use uuid::Uuid;
         GLOBUS_COMPUTE_USER_DIR      where endpoints are kept; `--config-dir` goes first\n  \
         GLOBUS_COMPUTE_CLIENT_ID     the client that the endpoint belongs to\n  \
         GLOBUS_COMPUTE_CLIENT_SECRET its secret\n  \
+        WAYPOST_CREDENTIALS_DIR      a folder with files of these names, or a storage.db: it goes first\n  \
         GLOBUS_SDK_ENVIRONMENT       `local`: the service is at http://localhost:5000\n  \
         WAYPOST_SERVICE_URL          the address of the service, wherever it is\n  \
         WAYPOST_AUTH_URL             the address of its Globus Auth, if it is another\n  \
+        WAYPOST_CA_BUNDLE            a PEM file of certificates to believe, beside the machine's own\n  \
         WAYPOST_HTTP                 serve /metrics, /livez and /readyz there, such as 127.0.0.1:9464\n  \
         WAYPOST_WORKER               the worker executable; else the one beside this one\n  \
         WAYPOST_LINK_LISTEN          listen for workers in pods there, such as 0.0.0.0:5800\n  \
@@ -58,10 +60,37 @@ pub(super) enum Command {
     List,
     /// Delete an endpoint and its configuration
     Delete(DeleteOptions),
+    /// Log in with Globus
+    Login(LoginOptions),
+    /// Revoke and forget all tokens of the login
+    Logout(LogoutOptions),
+    /// Show who is logged in
+    Whoami(WhoamiOptions),
     /// Check a configuration without starting anything
     Validate(ValidateOptions),
     /// Show the version
     Version,
+}
+
+impl Command {
+    /// The name or id of the endpoint that the service is called for.
+    pub(super) fn endpoint(&self) -> Option<&str> {
+        match self {
+            Self::Start(options) | Self::Restart(options) if !options.detached => Some(&options.name),
+            Self::Stop(options) => Some(&options.name),
+            Self::Delete(options) => Some(&options.name),
+            Self::Start(_)
+            | Self::Restart(_)
+            | Self::Configure(_)
+            | Self::Status(_)
+            | Self::List
+            | Self::Login(_)
+            | Self::Logout(_)
+            | Self::Whoami(_)
+            | Self::Validate(_)
+            | Self::Version => None,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -151,6 +180,27 @@ pub(super) struct DeleteOptions {
     /// Do not ask
     #[arg(long)]
     pub(super) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LoginOptions {
+    /// Log in even if already logged in
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LogoutOptions {
+    /// Revoke tokens even while endpoints run
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WhoamiOptions {
+    /// Also show the identities that are linked with it
+    #[arg(long)]
+    pub(super) linked_identities: bool,
 }
 
 #[derive(Debug, Args)]

@@ -6,8 +6,8 @@ use super::arguments::DeleteOptions;
 use super::error::{CliError, exit_code};
 use super::instance::{Holder, holder};
 use super::session::Session;
-use super::stop::{on_a_runtime, stop_process};
-use super::{complain, print};
+use super::stop::stop_process;
+use super::{complain, on_a_runtime, print};
 use crate::config::{BaseConfig, EndpointDirectory};
 use crate::service::ServiceError;
 use crate::telemetry::Metrics;
@@ -46,7 +46,7 @@ pub(super) fn delete(base: &Path, options: DeleteOptions) -> Result<(), CliError
         stop_process(&directory)?;
     }
     if let Some(id) = id {
-        match delete_remote(config.as_ref(), id) {
+        match delete_remote(base, config.as_ref(), id) {
             Ok(()) => print(&format!("Endpoint {id} has been deleted from the web service")),
             Err(error) if options.force => complain(&format!("Note: {error}")),
             Err(error) => return Err(error),
@@ -76,8 +76,8 @@ fn remove_user_endpoints(base: &Path, id: Option<uuid::Uuid>) {
     }
 }
 
-fn delete_remote(config: Option<&BaseConfig>, id: uuid::Uuid) -> Result<(), CliError> {
-    let session = Session::open(config, Arc::new(Metrics::new()))?;
+fn delete_remote(base: &Path, config: Option<&BaseConfig>, id: uuid::Uuid) -> Result<(), CliError> {
+    let session = Session::open(base, config, Arc::new(Metrics::new()), None)?;
     on_a_runtime(async {
         session.service.delete(id).await.map_err(|error| {
             if matches!(error, ServiceError::Refused { .. }) {

@@ -51,7 +51,7 @@ pub enum CliError {
     #[error(transparent)]
     Address(#[from] BadAddress),
     /// Globus Auth.
-    #[error("Compute CLI Error: {0}")]
+    #[error("{}", of_auth(.0))]
     Auth(#[from] AuthError),
     /// The service.
     #[error("{0}")]
@@ -111,15 +111,55 @@ impl CliError {
         }
     }
 
+    /// Whether a person has to log in, and the same command may work then.
+    pub(super) fn wants_login(&self) -> bool {
+        matches!(self, Self::Auth(error) if error.wants_login())
+    }
+
+    /// Whether other credentials are what it takes.
+    pub(super) fn is_of_credentials(&self) -> bool {
+        match self {
+            Self::Credentials(_) => true,
+            Self::Auth(error) => !error.is_passing(),
+            Self::Service(ServiceError::Refused { status: 401, .. }) => true,
+            Self::Service(_)
+            | Self::Directory(_)
+            | Self::State(_)
+            | Self::Environment(_)
+            | Self::Client(_)
+            | Self::Address(_)
+            | Self::Said { .. } => false,
+        }
+    }
+
     /// Shows it on standard error.
     pub(super) fn print(&self) {
         super::complain(&format!("Error: {self}"));
     }
 }
 
+/// A refusal of Globus Auth, as upstream says it.
+fn of_auth(error: &AuthError) -> String {
+    match error {
+        AuthError::Refused { .. } => format!("Compute CLI Error: {error}"),
+        AuthError::Credentials(_)
+        | AuthError::Storage(_)
+        | AuthError::LoginRequired(_)
+        | AuthError::IdentityMismatch { .. }
+        | AuthError::Unreachable { .. }
+        | AuthError::Answer { .. } => error.to_string(),
+    }
+}
+
 fn auth_code(error: &AuthError) -> u8 {
     match error {
-        AuthError::Refused { .. } | AuthError::Answer { .. } => exit_code::NO_PERMISSION,
+        AuthError::Refused { .. }
+        | AuthError::Answer { .. }
+        | AuthError::Credentials(_)
+        | AuthError::Storage(_)
+        | AuthError::LoginRequired(_) => exit_code::NO_PERMISSION,
+        // As Python ends by an exception that nobody catches.
+        AuthError::IdentityMismatch { .. } => exit_code::ERROR,
         AuthError::Unreachable { .. } => exit_code::TEMPORARY,
     }
 }
@@ -151,6 +191,7 @@ mod tests {
             reason: "no route".to_owned(),
         };
         assert_eq!(CliError::from(ServiceError::Auth(unreachable)).exit_code(), 75);
-        assert_eq!(CliError::from(CredentialsError::None).exit_code(), 77);
+        let missing = AuthError::LoginRequired("nobody".to_owned());
+        assert_eq!(CliError::from(missing).exit_code(), 77);
     }
 }

@@ -6,16 +6,20 @@ mod delete;
 mod error;
 mod instance;
 mod list;
+mod login;
 mod session;
 mod start;
 mod status;
 mod stop;
+mod table;
 mod validate;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::config::{Configuration, EndpointDirectory};
 use arguments::{Arguments, Command};
 pub use error::{CliError, exit_code};
 
@@ -23,7 +27,16 @@ pub use error::{CliError, exit_code};
 #[must_use]
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    match execute(arguments) {
+    let base = crate::config::base_directory(arguments.config_dir, variable);
+    let endpoint = arguments.command.endpoint().map(str::to_owned);
+    let outcome = execute(&base, arguments.command).or_else(|error| match endpoint {
+        Some(name) if error.wants_login() && login::can_log_in() => {
+            error.print();
+            login_and_go_on(&base, &name)
+        }
+        Some(_) | None => Err(error),
+    });
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error.print();
@@ -32,16 +45,39 @@ pub fn run() -> ExitCode {
     }
 }
 
-fn execute(arguments: Arguments) -> Result<(), CliError> {
-    let base = crate::config::base_directory(arguments.config_dir, variable);
-    match arguments.command {
-        Command::Configure(options) => configure::configure(&base, options),
-        Command::Start(options) => start::start(&base, options),
-        Command::Stop(options) => stop::stop(&base, options),
-        Command::Restart(options) => stop::restart(&base, options),
-        Command::Status(options) => status::status(&base, options),
-        Command::List => list::list(&base),
-        Command::Delete(options) => delete::delete(&base, options),
+/// Has the person at the terminal log in, then runs the command anew.
+fn login_and_go_on(base: &Path, name: &str) -> Result<(), CliError> {
+    let directory = EndpointDirectory::find(base, name)?;
+    let config = directory.read().ok().map(|(read, _)| read.config.0);
+    login::login_again(base, config.as_ref().map(Configuration::base))?;
+    run_anew()
+}
+
+/// Runs the same command in the same process, with nothing of what was before.
+fn run_anew() -> Result<(), CliError> {
+    use std::os::unix::process::CommandExt as _;
+    let mut arguments = std::env::args_os();
+    let named = arguments.next().unwrap_or_default();
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(&named));
+    let error = std::process::Command::new(program).arg0(named).args(arguments).exec();
+    Err(CliError::said(
+        format!("the endpoint can not be started again: {error}"),
+        exit_code::ERROR,
+    ))
+}
+
+fn execute(base: &Path, command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Configure(options) => configure::configure(base, options),
+        Command::Start(options) => start::start(base, options),
+        Command::Stop(options) => stop::stop(base, options),
+        Command::Restart(options) => stop::restart(base, options),
+        Command::Status(options) => status::status(base, options),
+        Command::List => list::list(base),
+        Command::Delete(options) => delete::delete(base, options),
+        Command::Login(options) => login::login(base, &options),
+        Command::Logout(options) => login::logout(base, &options),
+        Command::Whoami(options) => login::whoami(base, &options),
         Command::Validate(options) => validate::validate(&options),
         Command::Version => {
             print(&format!(
@@ -52,6 +88,15 @@ fn execute(arguments: Arguments) -> Result<(), CliError> {
             Ok(())
         }
     }
+}
+
+/// Runs something short that waits.
+fn on_a_runtime<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::said(format!("the event loop can not be made: {error}"), exit_code::ERROR))?
+        .block_on(work)
 }
 
 /// An environment variable of the process.

@@ -1,10 +1,11 @@
 //! What every command that calls the service needs.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::error::CliError;
 use super::variable;
-use crate::auth::{Login, Tokens};
+use crate::auth::{Credentials, TokenKeeper, Tokens};
 use crate::config::BaseConfig;
 use crate::service::{Service, addresses};
 use crate::telemetry::Metrics;
@@ -17,16 +18,26 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// For the login of the environment and the service that it or `config` names.
-    pub(super) fn open(config: Option<&BaseConfig>, metrics: Arc<Metrics>) -> Result<Self, CliError> {
-        let login = Login::from_environment(variable)?;
+    /// For the credentials that are found now, in `base` among others, and the service that the environment or `config`
+    /// names. `keeper` keeps refreshed tokens of a login that is only mounted.
+    pub(super) fn open(
+        base: &Path,
+        config: Option<&BaseConfig>,
+        metrics: Arc<Metrics>,
+        keeper: Option<Arc<dyn TokenKeeper>>,
+    ) -> Result<Self, CliError> {
         let found = addresses(
             config.and_then(|config| config.environment.as_deref()),
             config.is_some_and(|config| config.local_compute_services),
             variable,
         )?;
         let client = transport::client(variable)?;
-        let tokens = Arc::new(Tokens::new(client.clone(), found.auth, login));
+        let credentials = Credentials::new(base, &found.environment, variable);
+        let mut tokens = Tokens::new(client.clone(), found.auth, credentials, &metrics);
+        if let Some(keeper) = keeper {
+            tokens = tokens.with_keeper(keeper);
+        }
+        let tokens = Arc::new(tokens);
         let service = Service::new(client, found.compute, Arc::clone(&tokens), metrics);
         Ok(Self { service, tokens })
     }

@@ -7,18 +7,20 @@ mod orders;
 mod prepared;
 mod shown;
 
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 
 use super::arguments::StartOptions;
 use super::error::{CliError, exit_code};
 use super::instance::{Holder, Instance, holder};
-use super::{print, variable};
-use crate::config::{Configuration, EndpointDirectory, ProcessConfig};
+use super::session::Session;
+use super::{on_a_runtime, print, run_anew, variable};
+use crate::auth::AuthError;
+use crate::config::{BaseConfig, Configuration, EndpointDirectory, ProcessConfig};
 use crate::manager::Board;
 use crate::runtime::Stop;
 use crate::state::{SecretMedium, StateError, StateStore};
@@ -34,13 +36,15 @@ pub(super) fn start(base: &Path, options: StartOptions) -> Result<(), CliError> 
     }
     if options.detach && !options.detached {
         // What is wrong with the configuration is better said here than by the process in the background.
-        directory.read()?;
+        let (read, _) = directory.read()?;
+        check_login(base, read.config.0.base())?;
         return detach::detach(base, &directory, &options);
     }
     if options.detached {
         // Away from the terminal that it was started from; it leads no group yet, so this can not fail.
         let _ = nix::unistd::setsid();
     }
+    keep_memory_private();
     let (read, config_text) = directory.read()?;
     let (configuration, process) = read.config;
     let target = if options.detached {
@@ -88,8 +92,32 @@ pub(super) fn start(base: &Path, options: StartOptions) -> Result<(), CliError> 
     instance.release();
     match outcome? {
         Outcome::Ended => Ok(()),
-        Outcome::Again => again(),
+        // For the kubelet nothing has ended.
+        Outcome::Again => run_anew(),
     }
+}
+
+/// The process holds credentials: no core dump of it is written. In a pod no other process of its user reads its memory or
+/// its environment, either; elsewhere that user can read the files that the credentials are in.
+fn keep_memory_private() {
+    // Where the kernel does not do it, there is nothing better to be done.
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_CORE) {
+        let _ = setrlimit(Resource::RLIMIT_CORE, 0, hard);
+    }
+    if state_secret().is_some() {
+        let _ = nix::sys::prctl::set_dumpable(false);
+    }
+}
+
+/// The process in the background has nobody to ask: whoever has to log in is asked before.
+fn check_login(base: &Path, config: &BaseConfig) -> Result<(), CliError> {
+    let session = Session::open(base, Some(config), Arc::new(Metrics::new()), None)?;
+    on_a_runtime(async {
+        match session.tokens.login_required().await? {
+            Some(reason) => Err(CliError::from(AuthError::LoginRequired(reason))),
+            None => Ok(()),
+        }
+    })
 }
 
 /// In a pod: tells the agent that stayed when the endpoint was stopped to start it again. False if there is none.
@@ -122,18 +150,6 @@ enum Outcome {
     Ended,
     /// It begins anew: the endpoint was stopped in its pod, and is to start.
     Again,
-}
-
-/// Begins anew in the same process, with nothing of the life before: for the kubelet nothing has ended.
-fn again() -> Result<(), CliError> {
-    let mut arguments = std::env::args_os();
-    let named = arguments.next().unwrap_or_default();
-    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(&named));
-    let error = std::process::Command::new(program).arg0(named).args(arguments).exec();
-    Err(CliError::said(
-        format!("the endpoint can not be started again: {error}"),
-        exit_code::ERROR,
-    ))
 }
 
 struct Start {

@@ -103,6 +103,17 @@ fn describe(status: &Value) -> String {
     if !status["last_error"].is_null() {
         let _ = writeln!(out, "  last error       {}", text(&status["last_error"]));
     }
+    let credentials = &status["credentials"];
+    if !credentials.is_null() {
+        let _ = write!(out, "  credentials      {}", text(&credentials["state"]));
+        if let Some(of) = credentials["of"].as_str() {
+            let _ = write!(out, " ({of})");
+        }
+        if let Some(why) = credentials["why"].as_str() {
+            let _ = write!(out, ": {}", why.replace('\n', ", "));
+        }
+        out.push('\n');
+    }
     let none = Vec::new();
     let user_endpoints = status["user_endpoints"].as_array().unwrap_or(&none);
     if status["kind"] == "template" {

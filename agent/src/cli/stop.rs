@@ -10,9 +10,9 @@ use serde_json::Value;
 use super::arguments::{StartOptions, StopOptions};
 use super::error::{CliError, exit_code};
 use super::instance::{Holder, holder};
-use super::print;
 use super::session::Session;
 use super::status::running_status;
+use super::{on_a_runtime, print};
 use crate::config::EndpointDirectory;
 use crate::telemetry::{Metrics, ask_control};
 
@@ -25,7 +25,7 @@ pub(super) fn stop(base: &Path, options: StopOptions) -> Result<(), CliError> {
         directory.read()?;
     }
     if options.remote {
-        lock(&directory)?;
+        lock(base, &directory)?;
     }
     stop_process(&directory)
 }
@@ -37,7 +37,7 @@ pub(super) fn restart(base: &Path, options: StartOptions) -> Result<(), CliError
     super::start::start(base, options)
 }
 
-fn lock(directory: &EndpointDirectory) -> Result<(), CliError> {
+fn lock(base: &Path, directory: &EndpointDirectory) -> Result<(), CliError> {
     let id = directory.endpoint_id()?.ok_or_else(|| {
         CliError::said(
             format!("Endpoint <{}> could not be located", directory.name()),
@@ -45,17 +45,8 @@ fn lock(directory: &EndpointDirectory) -> Result<(), CliError> {
         )
     })?;
     let (read, _) = directory.read()?;
-    let session = Session::open(Some(read.config.0.base()), Arc::new(Metrics::new()))?;
+    let session = Session::open(base, Some(read.config.0.base()), Arc::new(Metrics::new()), None)?;
     on_a_runtime(async { session.service.lock(id).await.map_err(CliError::from) })
-}
-
-/// Runs something short that waits.
-pub(super) fn on_a_runtime<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CliError::said(format!("the event loop can not be made: {error}"), exit_code::ERROR))?
-        .block_on(work)
 }
 
 /// Tells a process to stop its endpoint. True if the process stays, as an agent in a pod does.

@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::auth::CredentialsStatus;
 use crate::runtime::{BrokerState, UserEndpointStatus};
 
 /// Everything that `endpoint status --json` shows.
@@ -44,6 +45,8 @@ pub struct EndpointStatus {
     pub oldest_wait_ms: Option<u64>,
     /// The last thing that went wrong, anywhere.
     pub last_error: Option<String>,
+    /// What became of the credentials for the service when they were used last.
+    pub credentials: Option<CredentialsStatus>,
     /// The user endpoints.
     pub user_endpoints: Vec<UserEndpointStatus>,
 }
@@ -71,6 +74,7 @@ impl EndpointStatus {
             tasks_running: 0,
             oldest_wait_ms: None,
             last_error: None,
+            credentials: None,
             user_endpoints: Vec::new(),
         }
     }
@@ -93,6 +97,7 @@ struct Inner {
     commands: Option<watch::Receiver<BrokerState>>,
     user_endpoints: BTreeMap<String, watch::Receiver<UserEndpointStatus>>,
     last_error: Option<String>,
+    credentials: Option<watch::Receiver<CredentialsStatus>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +125,7 @@ impl Board {
                 commands: None,
                 user_endpoints: BTreeMap::new(),
                 last_error: None,
+                credentials: None,
             }),
         })
     }
@@ -169,6 +175,11 @@ impl Board {
         });
     }
 
+    /// The state of the credentials is read there.
+    pub(crate) fn set_credentials(&self, status: watch::Receiver<CredentialsStatus>) {
+        self.with(|inner| inner.credentials = Some(status));
+    }
+
     pub(crate) fn set_commands(&self, state: watch::Receiver<BrokerState>) {
         self.with(|inner| inner.commands = Some(state));
     }
@@ -195,7 +206,10 @@ impl Board {
                 .map(|status| status.borrow().clone())
                 .collect();
             let commands = inner.commands.as_ref().map(|state| *state.borrow());
+            let credentials = inner.credentials.as_ref().map(|status| status.borrow().clone());
+            let lacking = credentials.as_ref().is_some_and(|status| status.why.is_some());
             let state = match inner.phase {
+                Phase::Starting if lacking => "waiting-for-credentials",
                 Phase::Starting => "starting",
                 Phase::Stopping => "stopping",
                 Phase::Stopped => "stopped",
@@ -224,6 +238,7 @@ impl Board {
                     .last_error
                     .clone()
                     .or_else(|| user_endpoints.iter().find_map(|one| one.last_error.clone())),
+                credentials,
                 user_endpoints,
             }
         })

@@ -7,6 +7,9 @@ pub struct Addresses {
     pub compute: Url,
     /// Globus Auth, or what takes its place.
     pub auth: Url,
+    /// The name of the environment, as it stands in the namespaces of stored tokens. An address of ours that has no name
+    /// counts as `local`, so that nobody is sent tokens of Globus's own services.
+    pub environment: String,
 }
 
 /// An address that is not one.
@@ -41,18 +44,29 @@ pub fn addresses(
             }),
         }
     };
-    let name = variable("GLOBUS_SDK_ENVIRONMENT");
+    let name = variable("GLOBUS_SDK_ENVIRONMENT").filter(|name| !name.is_empty());
     let name = environment.or(name.as_deref()).unwrap_or("production");
+    let named = environment.is_some() || variable("GLOBUS_SDK_ENVIRONMENT").is_some_and(|name| !name.is_empty());
     let own = given("WAYPOST_SERVICE_URL")?;
+    let own_auth = given("WAYPOST_AUTH_URL")?;
+    let stored_as = if !named && (own.is_some() || own_auth.is_some()) {
+        "local"
+    } else {
+        name
+    };
     let compute = own
         .clone()
         .unwrap_or_else(|| compute(if local { "local" } else { name }));
-    let auth = match (given("WAYPOST_AUTH_URL")?, given("GLOBUS_SDK_SERVICE_URL_AUTH")?) {
+    let auth = match (own_auth, given("GLOBUS_SDK_SERVICE_URL_AUTH")?) {
         (Some(url), _) | (None, Some(url)) => url,
         // The SDKs have no Globus Auth for a local service; an interchange is its own.
         (None, None) => own.unwrap_or_else(|| auth(name)),
     };
-    Ok(Addresses { compute, auth })
+    Ok(Addresses {
+        compute,
+        auth,
+        environment: stored_as.to_owned(),
+    })
 }
 
 fn fixed(text: &str) -> Url {
@@ -129,6 +143,29 @@ mod tests {
                 .unwrap()
                 .0,
             "https://compute.api.staging.globuscs.info/"
+        );
+    }
+
+    #[test]
+    fn tokens_of_globus_are_not_stored_with_those_of_another_service() {
+        let stored_as = |environment, variables: &[(&str, &str)]| {
+            let variable = |name: &str| {
+                let found = variables.iter().find(|(key, _)| *key == name);
+                found.map(|(_, value)| (*value).to_owned())
+            };
+            addresses(environment, false, variable).unwrap().environment
+        };
+        let (own, auth) = (
+            ("WAYPOST_SERVICE_URL", "https://site.example"),
+            ("WAYPOST_AUTH_URL", "https://auth.example"),
+        );
+        assert_eq!(stored_as(None, &[]), "production");
+        assert_eq!(stored_as(Some("staging"), &[own]), "staging");
+        assert_eq!(stored_as(None, &[own]), "local");
+        assert_eq!(stored_as(None, &[auth]), "local");
+        assert_eq!(
+            stored_as(None, &[own, ("GLOBUS_SDK_ENVIRONMENT", "production")]),
+            "production"
         );
     }
 

@@ -63,9 +63,10 @@ impl ServiceError {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Auth(AuthError::Unreachable { .. }) => true,
-            Self::Refused { status, .. } | Self::Auth(AuthError::Refused { status, .. }) => *status >= 500,
-            Self::Auth(AuthError::Answer { .. }) | Self::Answer(_) | Self::Version { .. } => false,
+            Self::Unreachable { .. } => true,
+            Self::Auth(error) => error.is_passing(),
+            Self::Refused { status, .. } => *status >= 500,
+            Self::Answer(_) | Self::Version { .. } => false,
         }
     }
 }
@@ -191,8 +192,12 @@ impl Service {
             let status = answer.status();
             if status == StatusCode::UNAUTHORIZED && !retried {
                 retried = true;
-                self.tokens.invalidate(Scope::Compute).await;
+                self.tokens.invalidate(Scope::Compute, &token).await;
                 continue;
+            }
+            if status == StatusCode::UNAUTHORIZED {
+                self.tokens
+                    .refused_by_service(&format!("{} takes no token of theirs (401)", self.base));
             }
             let bytes = answer.bytes().await.map_err(|error| self.unreachable(&error))?;
             if !status.is_success() {

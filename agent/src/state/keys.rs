@@ -7,6 +7,7 @@ pub(super) const TOKEN_KEY: &str = "token_key";
 pub(super) const AUTHORITY_KEY: &str = "link_authority.pem";
 pub(super) const EPOCH: &str = "epoch";
 pub(super) const REGISTRATION: &str = "registration";
+pub(super) const TOKENS: &str = "tokens";
 pub(super) const STOPPED: &str = "stopped";
 pub(super) const ENDPOINT: &str = "endpoint.json";
 

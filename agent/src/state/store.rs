@@ -1,6 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use futures_util::future::BoxFuture;
+use secrecy::zeroize::Zeroizing;
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -10,10 +12,11 @@ use waypost_link::tls::Authority;
 use waypost_protocol::AmqpCredentials;
 
 use super::folder::FolderMedium;
-use super::keys::{self, AUTHORITY_KEY, ENDPOINT, EPOCH, REGISTRATION, STOPPED, TOKEN_KEY};
+use super::keys::{self, AUTHORITY_KEY, ENDPOINT, EPOCH, REGISTRATION, STOPPED, TOKEN_KEY, TOKENS};
 use super::pack::{pack, unpack};
 use super::secret::{Expected, SecretMedium};
 use super::{StateError, files};
+use crate::auth::TokenKeeper;
 use crate::service::RegistrationReply;
 
 /// What outlives the process.
@@ -362,6 +365,27 @@ impl StateStore {
             verb,
             source,
         }
+    }
+}
+
+impl TokenKeeper for StateStore {
+    fn load(&self) -> BoxFuture<'_, Option<Zeroizing<Vec<u8>>>> {
+        Box::pin(async {
+            match self.read(TOKENS).await {
+                Ok(content) => content.map(Zeroizing::new),
+                Err(error) => {
+                    tracing::warn!(%error, "the refreshed tokens that were kept can not be used");
+                    None
+                }
+            }
+        })
+    }
+
+    fn save<'a>(&'a self, content: &'a [u8]) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async {
+            let written = self.write(TOKENS, Expected::Anything, Some(content)).await;
+            written.map(drop).map_err(|error| error.to_string())
+        })
     }
 }
 

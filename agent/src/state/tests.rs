@@ -6,6 +6,7 @@ use uuid::Uuid;
 use waypost_protocol::{AmqpCredentials, QueueInfo};
 
 use super::*;
+use crate::auth::TokenKeeper;
 
 fn saved(number: u128) -> SavedUserEndpoint {
     let queue = QueueInfo {
@@ -56,7 +57,10 @@ async fn only_the_owner_can_read_what_is_written() {
     let store = StateStore::in_folder(folder.path()).unwrap();
     store.save_user_endpoint(&saved(1)).await.unwrap();
     store.link_keys().await.unwrap();
+    TokenKeeper::save(&store, b"{}").await.unwrap();
+    assert_eq!(TokenKeeper::load(&store).await.unwrap().as_slice(), b"{}");
     for file in [
+        "tokens",
         "token_key",
         "link_authority.pem",
         &format!("user_endpoints/{}.json", Uuid::from_u128(1)),

@@ -55,7 +55,11 @@ fn without_a_login_it_is_said_which_variables_are_missing() {
         (User::new(), "GLOBUS_COMPUTE_CLIENT_SECRET"),
         (
             User::new().with("GLOBUS_COMPUTE_CLIENT_ID", "x"),
-            "GLOBUS_COMPUTE_CLIENT_SECRET must be set",
+            "Nobody has logged in",
+        ),
+        (
+            User::new().with("GLOBUS_COMPUTE_CLIENT_SECRET", "hidden-secret"),
+            "GLOBUS_COMPUTE_CLIENT_ID must be set",
         ),
         (
             User::new().with("FUNCX_SDK_CLIENT_SECRET", "hidden-secret"),

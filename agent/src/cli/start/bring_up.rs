@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::prepared::{Admitted, Prepared};
 use super::shown::Shown;
 use super::{Start, deployment, detach, patiently};
+use crate::auth::keep_fresh;
 use crate::cli::error::{CliError, exit_code};
 use crate::cli::{print, variable};
 use crate::config::{Configuration, EndpointDirectory};
@@ -54,6 +55,7 @@ pub(super) async fn bring_up(
         (known, asked) => known.or(asked),
     };
     let prepared = Prepared::new(
+        &start.base,
         &start.directory,
         start.configuration,
         start.config_text,
@@ -61,11 +63,14 @@ pub(super) async fn bring_up(
         metrics,
     )
     .await?;
+    board.set_credentials(prepared.tokens().status());
     let Admitted {
         registered,
         owner,
         without_service,
-    } = prepared.admit(asked).await?;
+    } = admitted(&prepared, asked).await?;
+    let tokens = Arc::clone(prepared.tokens());
+    tokio::spawn(async move { keep_fresh(&tokens).await });
     let endpoint_id = id_of(&registered);
     check_id(asked, endpoint_id)?;
     let kind = board.kind();
@@ -132,6 +137,25 @@ pub(super) async fn bring_up(
     }
     tracing::info!(%endpoint_id, "the endpoint has ended");
     Ok(())
+}
+
+/// Registers. Where the credentials come from a folder that others fill, wrong ones are waited for to be mended: an agent
+/// that ends would only be started again, and could show nobody what is wrong.
+async fn admitted(prepared: &Prepared, known: Option<Uuid>) -> Result<Admitted, CliError> {
+    let mut status = prepared.tokens().status();
+    loop {
+        match prepared.admit(known).await {
+            Err(error) if error.is_of_credentials() && prepared.tokens().has_folder() => {
+                tracing::error!("the endpoint can not be registered, and waits for other credentials: {error}");
+                // What was refused is known as refused by now: this waits for the next that is not.
+                tokio::select! {
+                    _ = status.wait_for(|status| status.state == "valid") => {}
+                    () = keep_fresh(prepared.tokens()) => {}
+                }
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// What an endpoint is hosted with.

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 use waypost_protocol::{DIRECT_PROTOCOL_VERSION, TEMPLATE_PROTOCOL_VERSION};
 
+use crate::auth::{TokenKeeper, Tokens};
 use crate::cli::complain;
 use crate::cli::error::{CliError, exit_code};
 use crate::cli::session::Session;
@@ -52,15 +54,14 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Reads template and schema, and opens the session with the service.
     pub(super) async fn new(
+        base: &Path,
         directory: &EndpointDirectory,
         configuration: Configuration,
         config_text: String,
         store: Arc<StateStore>,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, CliError> {
-        let said = |path: &std::path::Path, what: String| {
-            CliError::said(format!("{}: {what}", path.display()), exit_code::ERROR)
-        };
+        let said = |path: &Path, what: String| CliError::said(format!("{}: {what}", path.display()), exit_code::ERROR);
         let (mut template, mut schema_value) = (None, None);
         if let Configuration::Template(config) = &configuration {
             let path = directory.template_file(Some(config));
@@ -73,7 +74,12 @@ impl Prepared {
         }
         Ok(Self {
             name: directory.name().to_owned(),
-            session: Session::open(Some(configuration.base()), Arc::clone(metrics))?,
+            session: Session::open(
+                base,
+                Some(configuration.base()),
+                Arc::clone(metrics),
+                Some(Arc::clone(&store) as Arc<dyn TokenKeeper>),
+            )?,
             store,
             configuration,
             config_text,
@@ -88,6 +94,11 @@ impl Prepared {
             },
             renewed: Mutex::new(None),
         })
+    }
+
+    /// Whose credentials it is registered with.
+    pub(super) fn tokens(&self) -> &Arc<Tokens> {
+        &self.session.tokens
     }
 
     pub(super) fn configuration(&self) -> &Configuration {
@@ -166,7 +177,7 @@ impl Prepared {
         let owner = match self.configuration {
             Configuration::Template(_) => {
                 let identities = tokens.identities().await?;
-                let linked = identities.identity_set.iter().map(|identity| identity.sub);
+                let linked = identities.identity_set.iter().flatten().map(|identity| identity.sub);
                 linked.chain([identities.sub]).collect()
             }
             Configuration::Direct(_) => BTreeSet::new(),

@@ -29,6 +29,13 @@ use process::Process;
 
 /// The file into which a block's shell writes what identifies it.
 const RECORD: &str = "process";
+/// What the endpoint logs in with, if its environment holds it.
+const CREDENTIALS: [&str; 4] = [
+    "GLOBUS_COMPUTE_CLIENT_ID",
+    "GLOBUS_COMPUTE_CLIENT_SECRET",
+    "FUNCX_SDK_CLIENT_ID",
+    "FUNCX_SDK_CLIENT_SECRET",
+];
 const TOKEN: &str = "token";
 /// How long a block whose agent died while it was being launched may take to write its record.
 const RECORD_PATIENCE: Duration = Duration::from_millis(500);
@@ -228,6 +235,10 @@ fn spawn(settings: &LocalSettings, name: &str) -> io::Result<(Process, tokio::pr
     write_private(&directory.join(RECORD), "")?;
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&log)?;
     let mut command = std::process::Command::new("bash");
+    // Tasks are other people's code.
+    for name in CREDENTIALS {
+        command.env_remove(name);
+    }
     command
         .arg("-c")
         .arg(script(settings, name, &directory))
