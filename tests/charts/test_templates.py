@@ -84,11 +84,12 @@ def test_one_agent_follows_the_other(plain):
     assert plain.pod()["spec"]["terminationGracePeriodSeconds"] == 60
 
 
-def test_credentials_are_mounted_and_may_come_later(plain):
+def test_credentials_are_mounted_never_in_the_environment_and_may_come_later(plain):
     assert plain.environment()["WAYPOST_CREDENTIALS_DIR"] == "/waypost/credentials"
     volumes = {volume["name"]: volume for volume in plain.pod()["spec"]["volumes"]}
     assert volumes["credentials"]["secret"]["secretName"] == "lab-credentials"
     assert volumes["credentials"]["secret"]["optional"] is True
+    assert "envFrom" not in plain.agent()
 
 
 def test_a_users_tokens_are_in_the_secret_of_the_fixed_name(render):
@@ -275,7 +276,7 @@ def test_everything_that_can_be_set_is_set_in_the_agents_pod(everything):
     assert environment["WAYPOST_LOG"] == "endpoint=debug"
     assert environment["WAYPOST_WORKER_IMAGE"] == "registry.example.org/waypost-worker:1"
     assert environment["HTTPS_PROXY"] == "http://proxy.example.org:3128"
-    assert agent["envFrom"][-1:] == EVERYTHING["extraEnvFrom"]
+    assert agent["envFrom"] == EVERYTHING["extraEnvFrom"]
     assert EVERYTHING["extraVolumeMounts"][0] in agent["volumeMounts"]
     assert EVERYTHING["extraVolumes"][0] in pod["spec"]["volumes"]
     assert pod["spec"]["containers"][1:] == EVERYTHING["extraContainers"]

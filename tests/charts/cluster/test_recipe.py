@@ -4,6 +4,7 @@ import pytest
 import yaml
 from harness.charts import VALUES
 from harness.functions import by_value
+from harness.kubernetes.cluster import KubectlError
 from harness.kubernetes.release import Release
 
 SDK = "globus-compute-endpoint<2.31"
@@ -31,6 +32,30 @@ def garden(installer, interchange, client, images, bare_python, make_namespace, 
     release = Release(installer, interchange, images.agent, images.python, "garden-demo", namespace, values)
     release.create_secret("garden-demo-ep", client, family="FUNCX_SDK")
     return release
+
+
+def test_a_secret_that_is_wiped_is_said_in_words_and_taken_up_when_it_is_back(garden, client):
+    """Their trouble: CreateContainerConfigError, and no word of why."""
+    garden.install()
+    garden.wait_running()
+    garden.kubectl("delete", "secret", "garden-demo-ep")
+    garden.kubectl("delete", "pod", garden.agent())
+
+    def waits() -> bool:
+        try:
+            return garden.status()["state"] == "waiting-for-credentials"
+        except KubectlError:
+            return False
+
+    garden.cluster.wait(waits, "the agent to wait for credentials", 90, interval=0.5)
+    assert "credentials      missing" in garden.run("status", "garden-demo")
+    pod = garden.agent()
+    garden.create_secret("garden-demo-ep", client, family="FUNCX_SDK")
+    # The kubelet looks for what is mounted every minute or so.
+    garden.wait_running(240)
+    assert garden.id == garden.values["endpointUUID"]
+    (container,) = garden.cluster.get("pod", pod, garden.namespace)["status"]["containerStatuses"]
+    assert container["restartCount"] == 0
 
 
 @by_value
