@@ -25,6 +25,15 @@ class Client:
     secret: str
 
 
+@dataclass(frozen=True)
+class User:
+    """Somebody who can sign in. The id is the identity."""
+
+    id: str
+    name: str
+    password: str
+
+
 def without_proxies(environment: dict[str, str]) -> dict[str, str]:
     """The environment with every proxy setting removed."""
     return {name: value for name, value in environment.items() if not name.lower().endswith("_proxy")}
@@ -119,12 +128,31 @@ class Interchange:
 
     def create_client(self, name: str = "tests") -> Client:
         """New client credentials."""
-        command = [self.binary, "client", "create", "--name", name, "--json"]
-        done = subprocess.run(command, env=self._environment(), check=False, capture_output=True, text=True, timeout=60)
-        if done.returncode != 0:
-            raise RuntimeError(f"`interchange client create` ended with status {done.returncode}: {done.stderr}")
-        made = json.loads(done.stdout)
+        made = json.loads(self.command("client", "create", "--name", name, "--json"))
         return Client(made["client_id"], made["client_secret"])
+
+    def command(self, *arguments: str, text: str | None = None) -> str:
+        """What `interchange` with these arguments prints; `text` is its standard input."""
+        command = [self.binary, *arguments]
+        done = subprocess.run(
+            command, env=self._environment(), check=False, capture_output=True, text=True, timeout=60, input=text or ""
+        )
+        if done.returncode != 0:
+            shown = " ".join(["interchange", *arguments])
+            raise RuntimeError(f"`{shown}` ended with status {done.returncode}: {done.stderr}")
+        return done.stdout
+
+    def create_user(self, name: str, password: str) -> User:
+        """A new user, who can sign in."""
+        made = json.loads(self.command("user", "add", name, "--json", text=f"{password}\n"))
+        return User(made["id"], made["name"], password)
+
+    def user_environment(self, folder: Path) -> dict[str, str]:
+        """As `client_environment`, for a program whose user signs in."""
+        environment = self.client_environment(Client("", ""), folder)
+        for name in ("GLOBUS_COMPUTE_CLIENT_ID", "GLOBUS_COMPUTE_CLIENT_SECRET"):
+            del environment[name]
+        return environment
 
     def client_environment(self, client: Client, folder: Path) -> dict[str, str]:
         """A whole environment for a program that uses an unmodified SDK or endpoint. `folder` becomes its

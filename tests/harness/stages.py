@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import checkout, debian, prometheus
+from harness import browser, checkout, debian, prometheus
 from harness.interchange import without_proxies
 from harness.keeper import Keeper, ProcessError
 from harness.kubernetes import cluster as kubernetes
@@ -282,7 +282,7 @@ INTERCHANGE_FAULTS = f"(test_faults or test_doubt or test_full_disk) and not {IN
 """Those that wait for something else to break and to mend."""
 INTERCHANGE_CLEANING = "test_housekeeping"
 """Those that wait for something to go away."""
-INTERCHANGE_AT_BROKER = "test_api or test_strangers or test_credentials or test_intrusion or test_doubt"
+INTERCHANGE_AT_BROKER = "test_api or test_strangers or test_credentials or test_intrusion or test_doubt or test_sign_in"
 """Those that depend on the broker's version or the database."""
 
 
@@ -424,8 +424,9 @@ STAGES = [
     ),
     line(
         "interchange",
-        "every route, as its owner and as a stranger; intruders at the broker; its own broker users and figures",
+        "every route, as its owner and as a stranger; users who sign in, in Chromium too; intruders at the broker; its figures",
         suite("interchange", select=f"not (test_faults or test_doubt or test_full_disk or {INTERCHANGE_CLEANING})"),
+        *browser.PACKAGES,
     ),
     line(
         "interchange-faults",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import sqlite3
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -12,6 +14,7 @@ from urllib.parse import urlencode
 
 import pika
 from harness import http
+from harness.postgresql import programs
 
 COMPUTE_SCOPE = "https://auth.globus.org/scopes/facd7ccc-c5f4-42aa-916b-a0e270e2c2a9/all"
 AUTH_SCOPE = "openid profile email"
@@ -23,10 +26,11 @@ def token(interchange, client, scope=COMPUTE_SCOPE):
 
 
 def oauth(interchange, client, path, **form):
-    """The answer to a client's call to the token service: status and JSON."""
+    """The answer to a client's call to the token service: status and JSON. Without a client nobody proves who calls."""
     request = urllib.request.Request(f"{interchange.url}/v2/oauth2/{path}", data=urlencode(form).encode())
-    basic = base64.b64encode(f"{client.id}:{client.secret}".encode()).decode()
-    request.add_header("Authorization", f"Basic {basic}")
+    if client is not None:
+        basic = base64.b64encode(f"{client.id}:{client.secret}".encode()).decode()
+        request.add_header("Authorization", f"Basic {basic}")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=20) as answer:
@@ -34,6 +38,21 @@ def oauth(interchange, client, path, **form):
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.load(error)
+
+
+def sql(interchange, *statements):
+    """What the last of these statements gives on the interchange's database: a line of text for each row, with `|`
+    between its values."""
+    if interchange.database.startswith("postgres"):
+        command = [programs() / "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", interchange.database]
+        for statement in statements:
+            command += ["-c", statement]
+        done = subprocess.run(command, check=True, timeout=30, capture_output=True, text=True)
+        return done.stdout.splitlines()
+    with contextlib.closing(sqlite3.connect(interchange.folder / "interchange.db", timeout=20)) as database, database:
+        for statement in statements:
+            rows = database.execute(statement).fetchall()
+        return ["|".join(str(value) for value in row) for row in rows]
 
 
 class Api:

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import subprocess
 
 import pytest
-from harness.postgresql import programs
-from interchange.calls import Api, connect, eventually, token
+from interchange.calls import Api, connect, eventually, sql, token
 
 
 def make_older(interchange):
     """As if every broker user had been made long ago: those of a moment ago are taken for good."""
-    changes = [f"UPDATE {table} SET broker_user_at = 1 WHERE broker_user_at > 0" for table in ("clients", "endpoints")]
-    if interchange.database.startswith("postgres"):
-        for change in changes:
-            command = [programs() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", change, interchange.database]
-            subprocess.run(command, check=True, timeout=30)
-        return
-    with sqlite3.connect(interchange.folder / "interchange.db", timeout=20) as database:
-        for change in changes:
-            database.execute(change)
-    database.close()
+    sql(
+        interchange,
+        *[f"UPDATE {table} SET broker_user_at = 1 WHERE broker_user_at > 0" for table in ("clients", "endpoints")],
+    )
 
 
 def overwrite(broker, url):

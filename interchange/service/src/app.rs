@@ -8,6 +8,7 @@
 //! | `clock`, `metrics`, `secrets` | the wall clock, the figures, random secrets and their hashes |
 //! | `cli`, `config` | the options |
 //! | `store` | all that outlives a request |
+//! | `signing` | the key that id_tokens are signed with |
 //! | `broker` | AMQP and the broker's management: connections, names, queues, users, publishing |
 //! | `app` | the parts above, as one value |
 //! | `revocation` | revoked clients lose their broker users |
@@ -15,7 +16,7 @@
 //! | `user_endpoints` | user endpoints and the commands that start them |
 //! | `outbox` | tasks on their way to the broker |
 //! | `intake` | what comes in over AMQP, and the connection that it comes by |
-//! | `clients`, `housekeeping` | client credentials; what is no longer needed goes away |
+//! | `clients`, `users`, `housekeeping` | client credentials; people; what is no longer needed goes away |
 //! | `error`, `auth`, `api` | the calls |
 //! | `serve` | starts it all |
 
@@ -25,6 +26,8 @@ use tokio_util::task::TaskTracker;
 use crate::broker::{Broker, BrokerError};
 use crate::config::Settings;
 use crate::metrics::Metrics;
+use crate::secrets::DerivedKey;
+use crate::signing::Signer;
 use crate::store::{Store, StoreError};
 
 /// The service's parts. It holds no state that a second replica would miss.
@@ -32,6 +35,9 @@ pub(crate) struct App {
     pub(crate) settings: Settings,
     pub(crate) store: Store,
     pub(crate) broker: Broker,
+    pub(crate) signer: Signer,
+    /// With which the forms of sign-in pages are bound to the browsers that they were made for.
+    pub(crate) form_key: DerivedKey,
     pub(crate) metrics: Metrics,
     /// Told when outbox entries of this replica are left over for the sweep.
     pub(crate) left_over: Notify,

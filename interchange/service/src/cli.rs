@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use secrecy::SecretString;
 use serde::Deserialize;
+use url::Url;
 use uuid::Uuid;
 
 /// A self-hosted interchange for Globus Compute: unmodified SDKs submit to it, unmodified endpoints run its tasks.
@@ -26,6 +27,11 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ClientCommand,
     },
+    /// Adds, lists and removes the people who sign in by name and password.
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
 }
 
 const SERVE_HELP: &str = "\
@@ -43,6 +49,13 @@ pub(crate) enum ClientCommand {
         /// A name for people.
         #[arg(long)]
         name: String,
+        /// A program on its users' machines, which can keep no secret: users sign in for it, and it has none.
+        #[arg(long)]
+        native: bool,
+        /// Where the codes of users who sign in for it may be sent; can be given more than once. A native client may
+        /// have them sent to its own machine's loopback address as well, and shown to its user.
+        #[arg(long, value_name = "URL")]
+        redirect_uri: Vec<Url>,
         /// Prints a JSON object instead of two lines.
         #[arg(long)]
         json: bool,
@@ -71,6 +84,51 @@ pub(crate) enum ClientCommand {
         broker_management_url: Option<SecretString>,
         /// The client's id.
         client_id: Uuid,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum UserCommand {
+    /// Adds a user. The password is asked for, or read from standard input if that is no terminal; it is kept as a hash.
+    Add {
+        #[command(flatten)]
+        database: DatabaseArguments,
+        /// Prints a JSON object instead of a line.
+        #[arg(long)]
+        json: bool,
+        /// The name to sign in with, such as `ada` or `ada@example.org`. Upper and lower case are the same.
+        name: String,
+    },
+    /// Lists all users.
+    List {
+        #[command(flatten)]
+        database: DatabaseArguments,
+        /// Prints a JSON array instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Changes a user's password, asked for as by `add`, and ends what was signed in with the old one.
+    Password {
+        #[command(flatten)]
+        database: DatabaseArguments,
+        /// The user's name.
+        name: String,
+    },
+    /// Removes a user, as `client revoke` revokes a client. Somebody who is added with the name again is another one, and
+    /// owns nothing of the first.
+    Remove {
+        #[command(flatten)]
+        database: DatabaseArguments,
+        /// RabbitMQ's management plugin, as an administrator, as for `interchange serve` [default: none]
+        #[arg(
+            long,
+            env = "WAYPOST_INTERCHANGE_BROKER_MANAGEMENT_URL",
+            hide_env_values = true,
+            value_name = "URL"
+        )]
+        broker_management_url: Option<SecretString>,
+        /// The user's name.
+        name: String,
     },
 }
 
@@ -154,9 +212,18 @@ pub(crate) struct ServeArguments {
     #[arg(long, env = "WAYPOST_INTERCHANGE_TASK_QUEUE_TYPE", value_enum)]
     pub(crate) task_queue_type: Option<TaskQueueType>,
 
+    /// The address of this service as clients and browsers reach it, such as https://compute.example.org/: the issuer of
+    /// id_tokens, and where users sign in [default: as each call names it, over plain HTTP]
+    #[arg(long, env = "WAYPOST_INTERCHANGE_PUBLIC_URL", value_name = "URL")]
+    pub(crate) public_url: Option<String>,
+
     /// Seconds for which an access token is good [default: 172800, two days]
     #[arg(long, env = "WAYPOST_INTERCHANGE_TOKEN_LIFETIME", value_name = "SECONDS")]
     pub(crate) token_lifetime: Option<u64>,
+
+    /// Seconds after which a refresh token is over that was not used [default: 15552000, 180 days]
+    #[arg(long, env = "WAYPOST_INTERCHANGE_REFRESH_TOKEN_LIFE", value_name = "SECONDS")]
+    pub(crate) refresh_token_life: Option<u64>,
 
     /// The most tasks in one submit [default: 5000]
     #[arg(long, env = "WAYPOST_INTERCHANGE_MAX_TASKS_PER_SUBMIT", value_name = "COUNT")]

@@ -1,5 +1,6 @@
 //! `interchange client ...`.
 
+use std::collections::HashSet;
 use std::io::Write as _;
 
 use anyhow::{Context as _, bail};
@@ -14,7 +15,7 @@ use crate::clock;
 use crate::config::{database_of, management_of};
 use crate::revocation;
 use crate::secrets::{hash_secret, new_secret};
-use crate::store::{Client, Store};
+use crate::store::{Client, NO_SECRET, SignIn, Store};
 
 /// Carries out a command on the store; what it prints goes to standard output.
 ///
@@ -23,20 +24,38 @@ use crate::store::{Client, Store};
 pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match command {
-        ClientCommand::Create { database, name, json } => {
+        ClientCommand::Create {
+            database,
+            name,
+            native,
+            redirect_uri,
+            json,
+        } => {
+            if let Some(uri) = redirect_uri.iter().find(|uri| uri.fragment().is_some()) {
+                bail!("--redirect-uri {uri} has a fragment (#), after which nothing can be added");
+            }
             let store = Store::open(database_of(database)?.expose_secret()).await?;
-            let secret = new_secret()?;
+            let secret = if native { None } else { Some(new_secret()?) };
             let client = Client {
                 id: Uuid::new_v4(),
                 name,
-                secret_hash: hash_secret(&secret)?,
+                secret_hash: match &secret {
+                    None => NO_SECRET.to_owned(),
+                    Some(secret) => hash_secret(secret)?,
+                },
                 created_at: clock::now(),
                 revoked_at: None,
                 rotation: 0,
                 broker_user_at: 0,
             };
-            store.create_client(&client).await?;
-            let secret = secret.expose_secret();
+            if native || !redirect_uri.is_empty() {
+                let redirect_uris = redirect_uri.iter().map(Url::to_string).collect();
+                let sign_in = SignIn { native, redirect_uris };
+                store.create_sign_in_client(&client, &sign_in).await?;
+            } else {
+                store.create_client(&client).await?;
+            }
+            let secret = secret.as_ref().map(|secret| secret.expose_secret());
             if json {
                 writeln!(
                     out,
@@ -44,12 +63,17 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
                     json!({"client_id": client.id, "client_secret": secret, "name": client.name})
                 )?;
             } else {
-                writeln!(out, "client_id: {}\nclient_secret: {secret}", client.id)?;
+                writeln!(out, "client_id: {}", client.id)?;
+                if let Some(secret) = secret {
+                    writeln!(out, "client_secret: {secret}")?;
+                }
             }
         }
         ClientCommand::List { database, json } => {
             let store = Store::open(database_of(database)?.expose_secret()).await?;
-            let clients = store.clients().await?;
+            let users: HashSet<Uuid> = store.users().await?.into_iter().map(|user| user.id).collect();
+            let mut clients = store.clients().await?;
+            clients.retain(|client| !users.contains(&client.id));
             if json {
                 let list: Vec<_> = clients
                     .iter()
@@ -93,9 +117,9 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends the connections of revoked clients to the broker, and says what has come of it: the client is revoked whether or
+/// Ends the connections of revoked clients and removed users to the broker, and says what has come of it: the client is revoked whether or
 /// not the broker can be told now.
-async fn end_connections(store: &Store, management: Option<Url>) -> String {
+pub(crate) async fn end_connections(store: &Store, management: Option<Url>) -> String {
     const LATER: &str = "a running interchange ends its connections to the broker in its next round of cleaning up";
     let Some(url) = management else {
         return format!("the broker's management is not named (--broker-management-url): {LATER}");

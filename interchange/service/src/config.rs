@@ -55,7 +55,10 @@ pub(crate) struct Settings {
     pub(crate) key_file: PathBuf,
     /// None: the virtual host's default.
     pub(crate) task_queue_type: Option<TaskQueueType>,
+    /// As clients and browsers reach the service, ending with a slash. None: as each call names it.
+    pub(crate) public_url: Option<Url>,
     pub(crate) token_lifetime: Duration,
+    pub(crate) refresh_token_life: Duration,
     pub(crate) max_tasks_per_submit: usize,
     pub(crate) max_payload_bytes: usize,
     pub(crate) max_request_bytes: usize,
@@ -105,6 +108,7 @@ impl Settings {
             "http://guest:guest@127.0.0.1:15672",
         );
         management_url(broker_management_url.expose_secret())?;
+        let public_url = flags.public_url.or(file.public_url);
         Ok(Self {
             listen: flags
                 .listen
@@ -120,7 +124,9 @@ impl Settings {
                 .or(file.key_file)
                 .unwrap_or_else(|| PathBuf::from("interchange.key")),
             task_queue_type: flags.task_queue_type.or(file.task_queue_type),
+            public_url: public_url.as_deref().map(public_url_of).transpose()?,
             token_lifetime: seconds(flags.token_lifetime, file.token_lifetime, 172_800),
+            refresh_token_life: seconds(flags.refresh_token_life, file.refresh_token_life, 180 * 86_400),
             max_tasks_per_submit: flags
                 .max_tasks_per_submit
                 .or(file.max_tasks_per_submit)
@@ -139,7 +145,7 @@ impl Settings {
     }
 }
 
-/// The database that the `client` commands work on.
+/// The database that the `client` and `user` commands work on.
 ///
 /// # Errors
 /// [`ConfigError`] names the file at fault.
@@ -154,7 +160,7 @@ pub(crate) fn database_of(arguments: DatabaseArguments) -> Result<SecretString, 
     Ok(file.unwrap_or_else(|| SecretString::from(DEFAULT_DATABASE)))
 }
 
-/// The broker's management as `client revoke` is to use it, if it is named anywhere.
+/// The broker's management as `client revoke` and `user remove` are to use it, if it is named anywhere.
 ///
 /// # Errors
 /// [`ConfigError`] names the file or option at fault.
@@ -177,6 +183,24 @@ fn management_url(text: &str) -> Result<Url, ConfigError> {
         text,
         &["http", "https"],
     )
+}
+
+/// With a slash at its end, so that paths can be put after it.
+fn public_url_of(text: &str) -> Result<Url, ConfigError> {
+    const OPTION: (&str, &str) = ("public-url", "https://compute.example.org/");
+    let mut url = url_of(OPTION.0, OPTION.1, text, &["http", "https"])?;
+    if url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some() {
+        return Err(ConfigError::Url {
+            option: OPTION.0,
+            example: OPTION.1,
+            message: "it has a user, a query or a fragment".to_owned(),
+        });
+    }
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(url)
 }
 
 fn read(path: &Path) -> Result<ServeArguments, ConfigError> {
@@ -274,6 +298,23 @@ mod tests {
         .unwrap();
         assert_eq!(settings.broker_public_url.as_str(), "amqp://broker:5673/a%2Fb");
         assert_eq!(settings.vhost, "a/b");
+    }
+
+    #[test]
+    fn the_public_url_ends_with_a_slash_and_is_nothing_but_an_address() {
+        let public_url = |text: &str| {
+            resolve(ServeArguments::default(), &format!("public-url = {text:?}\n")).map(|found| found.public_url)
+        };
+        let url = public_url("https://compute.example.org/a").unwrap().unwrap();
+        assert_eq!(url.as_str(), "https://compute.example.org/a/");
+        for wrong in [
+            "https://me@example.org",
+            "https://example.org/?a=b",
+            "ftp://example.org",
+            "example.org",
+        ] {
+            assert!(public_url(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::{clock, revocation, user_endpoints};
 const FORWARD_AFTER_MS: i64 = 30_000;
 /// A user endpoint that is silent for so long although tasks wait is started again.
 const NUDGE_AFTER_MS: i64 = 60_000;
+/// For so long after its end a code is remembered, so that a thief who uses it again is noticed, and for so long attempts
+/// to sign in are counted.
+const OLD_SIGN_IN_MS: i64 = 24 * 3_600_000;
 /// Rows that are deleted in one transaction.
 const DELETE_LIMIT: i64 = 1_000;
 
@@ -55,8 +58,15 @@ fn log(what: &str, outcome: Result<(), WorkError>) {
 }
 
 async fn remove_expired_tokens(app: &App) -> Result<(), WorkError> {
+    let now = clock::now();
     app.metrics
-        .cleaned(Cleaned::Token, app.store.delete_expired_tokens(clock::now()).await?);
+        .cleaned(Cleaned::Token, app.store.delete_expired_tokens(now).await?);
+    let unused_since = now.saturating_sub(clock::milliseconds(app.settings.refresh_token_life));
+    let deleted = app
+        .store
+        .delete_old_sign_ins(unused_since, now.saturating_sub(OLD_SIGN_IN_MS))
+        .await?;
+    app.metrics.cleaned(Cleaned::SignIn, deleted);
     Ok(())
 }
 

@@ -24,8 +24,10 @@ mod results;
 mod revocation;
 mod secrets;
 mod serve;
+mod signing;
 mod store;
 mod user_endpoints;
+mod users;
 
 use std::process::ExitCode;
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
                 match cli.command {
                     Command::Serve(arguments) => serve::run(*arguments).await,
                     Command::Client { command } => clients::run(command).await,
+                    Command::User { command } => users::run(command).await,
                 }
             })
         });

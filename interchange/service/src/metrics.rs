@@ -58,11 +58,36 @@ impl DroppedHeartbeat {
     }
 }
 
+/// What came of an attempt to sign in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SignInOutcome {
+    /// Name and password were right.
+    SignedIn,
+    /// One of them was wrong.
+    Wrong,
+    /// It came too early after others that failed, and was not looked at.
+    TooEarly,
+}
+
+impl SignInOutcome {
+    const ALL: [Self; 3] = [Self::SignedIn, Self::Wrong, Self::TooEarly];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::SignedIn => "signed_in",
+            Self::Wrong => "wrong",
+            Self::TooEarly => "too_early",
+        }
+    }
+}
+
 /// What housekeeping removed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Cleaned {
     /// An access token that was over.
     Token,
+    /// A refresh token that was not used for long, an old authorization code or attempt to sign in.
+    SignIn,
     /// A task with its result.
     Task,
     /// A task group without tasks.
@@ -76,8 +101,9 @@ pub(crate) enum Cleaned {
 }
 
 impl Cleaned {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Token,
+        Self::SignIn,
         Self::Task,
         Self::TaskGroup,
         Self::Endpoint,
@@ -88,6 +114,7 @@ impl Cleaned {
     const fn label(self) -> &'static str {
         match self {
             Self::Token => "token",
+            Self::SignIn => "sign_in",
             Self::Task => "task",
             Self::TaskGroup => "task_group",
             Self::Endpoint => "endpoint",
@@ -121,6 +148,7 @@ pub(crate) struct Metrics {
     pub(crate) broker_connected: IntGauge,
     pub(crate) broker_reconnects: IntCounter,
     cleaned: IntCounterVec,
+    sign_ins: IntCounterVec,
 }
 
 /// Makes and registers metrics; the first failure is kept, so that the table below reads as one.
@@ -200,6 +228,9 @@ impl Metrics {
         for kind in Cleaned::ALL {
             self.cleaned.with_label_values(&[kind.label()]);
         }
+        for outcome in SignInOutcome::ALL {
+            self.sign_ins.with_label_values(&[outcome.label()]);
+        }
     }
 
     fn table(make: &mut Maker) -> Option<Self> {
@@ -256,6 +287,11 @@ impl Metrics {
                 "Things removed because they were no longer needed, by kind.",
                 &["kind"],
             )?,
+            sign_ins: make.counters(
+                "sign_ins_total",
+                "Attempts of users to sign in, by outcome.",
+                &["outcome"],
+            )?,
             registry: make.registry.clone(),
         })
     }
@@ -268,6 +304,11 @@ impl Metrics {
     /// Counts a dropped heartbeat.
     pub(crate) fn heartbeat_dropped(&self, reason: DroppedHeartbeat) {
         self.heartbeats_dropped.with_label_values(&[reason.label()]).inc();
+    }
+
+    /// Counts an attempt to sign in.
+    pub(crate) fn sign_in(&self, outcome: SignInOutcome) {
+        self.sign_ins.with_label_values(&[outcome.label()]).inc();
     }
 
     /// Counts what housekeeping removed.

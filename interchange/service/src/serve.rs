@@ -19,6 +19,7 @@ use crate::cli::{LogFormat, ServeArguments};
 use crate::config::Settings;
 use crate::metrics::Metrics;
 use crate::secrets::ServerKey;
+use crate::signing::Signer;
 use crate::store::Store;
 use crate::{api, housekeeping, intake, outbox};
 
@@ -37,8 +38,11 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
         store.release_outbox().await?;
     }
     let listen = settings.listen;
+    let server_key = ServerKey::load_or_create(&settings.key_file)?;
     let app = Arc::new(App {
-        broker: Broker::new(&settings, ServerKey::load_or_create(&settings.key_file)?)?,
+        signer: Signer::open(&store, &server_key).await?,
+        form_key: server_key.derive("sign-in form"),
+        broker: Broker::new(&settings, server_key)?,
         metrics: Metrics::new()?,
         left_over: Notify::new(),
         handed_over: TaskTracker::new(),

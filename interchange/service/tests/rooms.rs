@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the lowest to the highest.
-const ROOMS: [&str; 19] = [
+const ROOMS: [&str; 21] = [
     "clock",
     "metrics",
     "secrets",
     "cli",
     "config",
     "store",
+    "signing",
     "broker",
     "app",
     "results",
@@ -20,6 +21,7 @@ const ROOMS: [&str; 19] = [
     "outbox",
     "intake",
     "clients",
+    "users",
     "housekeeping",
     "error",
     "auth",

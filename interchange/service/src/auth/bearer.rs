@@ -11,10 +11,10 @@ use crate::error::{ApiError, ErrorCode};
 use crate::secrets::digest;
 use crate::store::Client;
 
-/// The client that calls the Compute API, proved by its access token.
+/// The client or user that calls the Compute API, proved by its access token.
 pub(crate) struct Identity(pub(crate) Client);
 
-/// The client that calls the identity service, proved by an access token for that.
+/// The client or user that calls the identity service, proved by an access token for that.
 pub(crate) struct AuthIdentity(pub(crate) Client);
 
 impl FromRequestParts<Arc<App>> for Identity {
@@ -48,16 +48,19 @@ async fn bearer(parts: &Parts, app: &App, server: &str) -> Result<Client, ApiErr
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim())
         .ok_or_else(refusal)?;
-    let (client, resource_server) = app
+    let bearer = app
         .store
         .token_bearer(&digest(token), clock::now())
         .await?
         .ok_or_else(refusal)?;
-    if resource_server != server {
+    if bearer.resource_server != server {
         return Err(ApiError::new(
             ErrorCode::ForbiddenScope,
-            format!("the access token is for {resource_server}, and this call is to {server}"),
+            format!(
+                "the access token is for {}, and this call is to {server}",
+                bearer.resource_server
+            ),
         ));
     }
-    Ok(client)
+    Ok(bearer.client)
 }

@@ -1,16 +1,21 @@
+use serde_json::json;
 use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::{Store, StoreError, reading, transaction};
 use crate::clock::Milliseconds;
 
-/// A client: a program or person with credentials of its own. Its id is its identity (`sub`).
+/// What stands for the hash of those that have no secret: native clients and users. No secret has this hash.
+pub(crate) const NO_SECRET: &str = "none";
+
+/// Whoever may call: a client with a secret of its own, a client that users sign in for, or a user. Its id is its identity
+/// (`sub`), which owns functions, endpoints and tasks.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(crate) id: Uuid,
     /// For people.
     pub(crate) name: String,
-    /// The argon2 hash of its secret.
+    /// The argon2 hash of its secret; [`NO_SECRET`] if it has none.
     pub(crate) secret_hash: String,
     pub(crate) created_at: Milliseconds,
     /// Since when it may do nothing any more.
@@ -33,21 +38,27 @@ impl Client {
     }
 }
 
-/// An access token that was given out.
-#[derive(Debug, Clone)]
-pub(crate) struct TokenRecord {
-    /// SHA-256 of the token.
-    pub(crate) digest: Vec<u8>,
-    pub(crate) client_id: Uuid,
-    /// Whom it may be shown to: `funcx_service` or `auth.globus.org`.
-    pub(crate) resource_server: String,
-    pub(crate) created_at: Milliseconds,
-    pub(crate) expires_at: Milliseconds,
+/// How users sign in for a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SignIn {
+    /// Whether it runs on its user's machine and can keep no secret.
+    pub(crate) native: bool,
+    /// Where it may have its codes sent, beside what every native client may.
+    pub(crate) redirect_uris: Vec<String>,
 }
+
+/// The columns that [`client_of`] reads. They are named, for a statement that was prepared with `*` fails once a later
+/// version has added a column.
+macro_rules! client_columns {
+    () => {
+        "clients.id, clients.name, clients.secret_hash, clients.created_at, clients.revoked_at, clients.rotation, clients.broker_user_at"
+    };
+}
+pub(super) use client_columns;
 
 macro_rules! client_of {
     ($row:expr) => {
-        Client {
+        $crate::store::Client {
             id: $row.try_get("id")?,
             name: $row.try_get("name")?,
             secret_hash: $row.try_get("secret_hash")?,
@@ -58,26 +69,68 @@ macro_rules! client_of {
         }
     };
 }
+pub(super) use client_of;
+
+macro_rules! insert_client {
+    ($tx:ident, $client:expr) => {
+        sqlx::query("INSERT INTO clients (id, name, secret_hash, created_at) VALUES ($1, $2, $3, $4)")
+            .bind($client.id)
+            .bind(&$client.name)
+            .bind(&$client.secret_hash)
+            .bind($client.created_at)
+            .execute(&mut *$tx)
+            .await?
+    };
+}
+pub(super) use insert_client;
 
 impl Store {
     /// Adds a client.
     pub(crate) async fn create_client(&self, client: &Client) -> Result<(), StoreError> {
         transaction!(self, tx => {
-            sqlx::query("INSERT INTO clients (id, name, secret_hash, created_at) VALUES ($1, $2, $3, $4)")
+            insert_client!(tx, client);
+        });
+        Ok(())
+    }
+
+    /// Adds a client that users may sign in for.
+    pub(crate) async fn create_sign_in_client(&self, client: &Client, sign_in: &SignIn) -> Result<(), StoreError> {
+        let redirect_uris = json!(sign_in.redirect_uris).to_string();
+        transaction!(self, tx => {
+            insert_client!(tx, client);
+            sqlx::query("INSERT INTO sign_in_clients (client_id, native, redirect_uris) VALUES ($1, $2, $3)")
                 .bind(client.id)
-                .bind(&client.name)
-                .bind(&client.secret_hash)
-                .bind(client.created_at)
+                .bind(sign_in.native)
+                .bind(redirect_uris)
                 .execute(&mut *tx)
                 .await?;
         });
         Ok(())
     }
 
+    /// The client with this id, and how users sign in for it, if they may. None if it is revoked.
+    pub(crate) async fn sign_in_client(&self, id: Uuid) -> Result<Option<(Client, SignIn)>, StoreError> {
+        reading!(self, pool => {
+            let row = sqlx::query(concat!(
+                "SELECT ", client_columns!(), ", native, redirect_uris
+                 FROM clients JOIN sign_in_clients ON client_id = clients.id WHERE clients.id = $1 AND revoked_at IS NULL"
+            ))
+            .bind(id)
+            .fetch_optional(pool)
+            .await?;
+            let Some(row) = row else { return Ok(None) };
+            let text: String = row.try_get("redirect_uris")?;
+            let Ok(redirect_uris) = serde_json::from_str(&text) else {
+                return Err(StoreError::Unreadable { what: "sign_in_clients.redirect_uris", value: text });
+            };
+            Ok(Some((client_of!(row), SignIn { native: row.try_get("native")?, redirect_uris })))
+        })
+    }
+
     /// The client with this id, revoked or not.
     pub(crate) async fn client(&self, id: Uuid) -> Result<Option<Client>, StoreError> {
         reading!(self, pool => {
-            let row = sqlx::query("SELECT * FROM clients WHERE id = $1").bind(id).fetch_optional(pool).await?;
+            let row = sqlx::query(concat!("SELECT ", client_columns!(), " FROM clients WHERE id = $1")).bind(id).fetch_optional(pool).await?;
             Ok(match row {
                 Some(row) => Some(client_of!(row)),
                 None => None,
@@ -85,15 +138,16 @@ impl Store {
         })
     }
 
-    /// All clients, oldest first.
+    /// All clients and users, those that are revoked included, oldest first.
     pub(crate) async fn clients(&self) -> Result<Vec<Client>, StoreError> {
         reading!(self, pool => {
-            let rows = sqlx::query("SELECT * FROM clients ORDER BY created_at, id").fetch_all(pool).await?;
+            let rows = sqlx::query(concat!("SELECT ", client_columns!(), " FROM clients ORDER BY created_at, id")).fetch_all(pool).await?;
             rows.into_iter().map(|row| Ok(client_of!(row))).collect()
         })
     }
 
-    /// Revokes a client and all its tokens. False if there is no such client, or it was revoked before.
+    /// Revokes a client or user with all its tokens, and those that users gave to it. Its name is free again. False if
+    /// there is no such client, or it was revoked before.
     pub(crate) async fn revoke_client(&self, id: Uuid, now: Milliseconds) -> Result<bool, StoreError> {
         Ok(transaction!(self, tx => {
             let changed = sqlx::query("UPDATE clients SET revoked_at = $2, rotation = rotation + 1 WHERE id = $1 AND revoked_at IS NULL")
@@ -102,7 +156,14 @@ impl Store {
                 .execute(&mut *tx)
                 .await?
                 .rows_affected();
-            sqlx::query("DELETE FROM tokens WHERE client_id = $1").bind(id).execute(&mut *tx).await?;
+            for statement in [
+                "DELETE FROM tokens WHERE client_id = $1 OR issued_to = $1",
+                "DELETE FROM refresh_tokens WHERE user_id = $1 OR client_id = $1",
+                "DELETE FROM authorization_codes WHERE user_id = $1 OR client_id = $1",
+                "DELETE FROM users WHERE id = $1",
+            ] {
+                sqlx::query(statement).bind(id).execute(&mut *tx).await?;
+            }
             changed > 0
         }))
     }
@@ -117,63 +178,5 @@ impl Store {
                 .await?;
         });
         Ok(())
-    }
-
-    /// Keeps a token that is about to be given out.
-    pub(crate) async fn insert_token(&self, token: &TokenRecord) -> Result<(), StoreError> {
-        transaction!(self, tx => {
-            sqlx::query(
-                "INSERT INTO tokens (digest, client_id, resource_server, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)",
-            )
-            .bind(&token.digest)
-            .bind(token.client_id)
-            .bind(&token.resource_server)
-            .bind(token.created_at)
-            .bind(token.expires_at)
-            .execute(&mut *tx)
-            .await?;
-        });
-        Ok(())
-    }
-
-    /// The client that a token speaks for, with the token's resource server, if both are good at `now`.
-    pub(crate) async fn token_bearer(
-        &self,
-        digest: &[u8],
-        now: Milliseconds,
-    ) -> Result<Option<(Client, String)>, StoreError> {
-        reading!(self, pool => {
-            let row = sqlx::query(
-                "SELECT clients.*, tokens.resource_server FROM tokens JOIN clients ON clients.id = tokens.client_id
-                 WHERE tokens.digest = $1 AND tokens.expires_at > $2 AND clients.revoked_at IS NULL",
-            )
-            .bind(digest)
-            .bind(now)
-            .fetch_optional(pool)
-            .await?;
-            Ok(match row {
-                Some(row) => Some((client_of!(row), row.try_get("resource_server")?)),
-                None => None,
-            })
-        })
-    }
-
-    /// Forgets a token of this client.
-    pub(crate) async fn revoke_token(&self, digest: &[u8], client_id: Uuid) -> Result<(), StoreError> {
-        transaction!(self, tx => {
-            sqlx::query("DELETE FROM tokens WHERE digest = $1 AND client_id = $2")
-                .bind(digest)
-                .bind(client_id)
-                .execute(&mut *tx)
-                .await?;
-        });
-        Ok(())
-    }
-
-    /// Forgets tokens that are over; how many.
-    pub(crate) async fn delete_expired_tokens(&self, now: Milliseconds) -> Result<u64, StoreError> {
-        Ok(transaction!(self, tx => {
-            sqlx::query("DELETE FROM tokens WHERE expires_at <= $1").bind(now).execute(&mut *tx).await?.rows_affected()
-        }))
     }
 }

@@ -1,4 +1,4 @@
-//! Everything that outlives a request: clients, tokens, functions, endpoints, tasks, results and the outbox.
+//! Everything that outlives a request: clients, users, tokens, signing keys, functions, endpoints, tasks, results and the outbox.
 //!
 //! SQLite and PostgreSQL run the same statements (`$1` placeholders, `RETURNING`, `UPDATE ... FROM`); the macros
 //! [`reading`] and [`transaction`] compile each function once for either. SQLite has one writing connection, so a
@@ -12,10 +12,13 @@ mod groups;
 mod ids;
 mod outbox;
 mod results;
+mod signing_keys;
 mod task_state;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod tokens;
+mod users;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -30,14 +33,17 @@ use sqlx::{Connection as _, PgPool, SqlStr, SqliteConnection, SqlitePool};
 
 use commit::Committer;
 
-pub(crate) use clients::{Client, TokenRecord};
+pub(crate) use clients::{Client, NO_SECRET, SignIn};
 pub(crate) use commit::Submission;
 pub(crate) use endpoints::{Endpoint, EndpointKind, HeartbeatOutcome, Registration};
 pub(crate) use functions::Function;
 pub(crate) use outbox::OutboxEntry;
 pub(crate) use results::{Arrival, Settlement, StoredResult};
+pub(crate) use signing_keys::SigningKey;
 pub(crate) use task_state::TaskState;
 pub(crate) use tasks::TaskRecord;
+pub(crate) use tokens::{AuthorizationCode, Redeemed, RefreshToken, TokenRecord};
+pub(crate) use users::User;
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -237,5 +243,6 @@ fn migrations() -> Vec<Migration> {
             "outbox claims",
             include_str!("../../migrations/0003_outbox_claims.sql"),
         ),
+        migration(4, "users", include_str!("../../migrations/0004_users.sql")),
     ]
 }

@@ -13,6 +13,9 @@ fn token(client: u128) -> TokenRecord {
     TokenRecord {
         digest: vec![7; 32],
         client_id: Uuid::from_u128(client),
+        issued_to: Uuid::from_u128(client),
+        scope: "a b".to_owned(),
+        grant_id: None,
         resource_server: "funcx_service".to_owned(),
         created_at: NOW,
         expires_at: NOW + 10,
@@ -22,8 +25,11 @@ fn token(client: u128) -> TokenRecord {
 async fn a_token_speaks_for_its_client_until_it_expires(store: Store) {
     store.create_client(&client(1)).await.unwrap();
     store.insert_token(&token(1)).await.unwrap();
-    let (bearer, server) = store.token_bearer(&[7; 32], NOW + 9).await.unwrap().unwrap();
-    assert_eq!((bearer.id, server.as_str()), (Uuid::from_u128(1), "funcx_service"));
+    let bearer = store.token_bearer(&[7; 32], NOW + 9).await.unwrap().unwrap();
+    assert_eq!(
+        (bearer.client.id, bearer.resource_server.as_str(), bearer.scope.as_str()),
+        (Uuid::from_u128(1), "funcx_service", "a b")
+    );
     assert!(store.token_bearer(&[7; 32], NOW + 10).await.unwrap().is_none());
     assert!(store.token_bearer(&[8; 32], NOW).await.unwrap().is_none());
     assert_eq!(store.delete_expired_tokens(NOW + 10).await.unwrap(), 1);

@@ -8,6 +8,7 @@ mod migrations;
 mod postgres;
 mod results;
 mod tasks;
+mod users;
 
 use std::sync::Arc;
 
