@@ -12,6 +12,7 @@ from pathlib import Path
 from harness import checkout
 
 ENDPOINT = checkout.ROOT / "helm" / "endpoint"
+INTERCHANGE = checkout.ROOT / "helm" / "interchange"
 VALUES = checkout.ROOT / "tests" / "charts" / "values"
 """Values files that tests share."""
 
