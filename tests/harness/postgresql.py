@@ -33,12 +33,14 @@ def _unprivileged_user() -> str | None:
 
 class PostgreSQL:
     """One server with a superuser of its own, reached by password over TCP. Unless it is `durable`, it leaves the writing
-    to the system, as tests may: what it has outlives its own death, and not the machine's."""
+    to the system, as tests may: what it has outlives its own death, and not the machine's. `address` is one of this
+    machine's on which it serves, too: pods do not reach 127.0.0.1."""
 
-    def __init__(self, keeper: Keeper, name: str = "postgresql", durable: bool = False):
+    def __init__(self, keeper: Keeper, name: str = "postgresql", durable: bool = False, address: str | None = None):
         self.keeper = keeper
         self.name = name
         self.durable = durable
+        self.address = address
         self.port = ports.free_port()
         self.user = "waypost"
         self.password = secrets.token_urlsafe(24)
@@ -63,8 +65,12 @@ class PostgreSQL:
             command = [folder / "initdb", "-D", self._data, "-U", self.user, "-E", "UTF8", "--locale=C.UTF-8"]
             command += ["--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync", "--no-instructions"]
             self.keeper.run(f"{self.name}-initdb", command, user=user, directory="/")
+            if self.address is not None:
+                with (self._data / "pg_hba.conf").open("a") as rules:
+                    rules.write("host all all all scram-sha-256\n")
         command = [folder / "postgres", "-D", self._data, "-p", str(self.port)]
-        for setting in ("listen_addresses=127.0.0.1", "unix_socket_directories=", "max_connections=200"):
+        addresses = ",".join(["127.0.0.1", *([self.address] if self.address else [])])
+        for setting in (f"listen_addresses={addresses}", "unix_socket_directories=", "max_connections=200"):
             command += ["-c", setting]
         command += ["-c", f"fsync={'on' if self.durable else 'off'}"]
         self.process = self.keeper.start(
@@ -84,7 +90,7 @@ class PostgreSQL:
 
     def url(self, database: str = "postgres") -> str:
         """Address of a database with the superuser's name and password."""
-        return f"postgres://{self.user}:{self.password}@127.0.0.1:{self.port}/{database}"
+        return f"postgres://{self.user}:{self.password}@{self.address or '127.0.0.1'}:{self.port}/{database}"
 
     def query(self, text: str, database: str = "postgres") -> list[list[str]]:
         """Runs a statement and gives its rows as text."""

@@ -64,7 +64,7 @@ class RabbitMQ:
     """One node. `root` is a folder to chroot into, where another version is installed (needs root).
 
     Nothing is kept for longer than the keeper lives; a stop and a start in between keep queues and messages. `address`
-    is one of this machine's on which it serves AMQP, too: pods do not reach 127.0.0.1.
+    is one of this machine's on which it serves AMQP, too, and its management: pods do not reach 127.0.0.1.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class RabbitMQ:
         self.name = name
         self.root = root
         self.address = address
+        self.management_address = address or "127.0.0.1"
         self._erlang_arguments = erlang_arguments
         self.port = port or ports.free_port()
         self.management_port = management_port or ports.free_port()
@@ -108,7 +109,7 @@ class RabbitMQ:
         (outside / "enabled_plugins").write_text("[rabbitmq_management].\n")
         (outside / "rabbitmq.conf").write_text(
             f"""listeners.tcp.1 = 127.0.0.1:{self.port}
-management.tcp.ip = 127.0.0.1
+management.tcp.ip = {self.management_address}
 management.tcp.port = {self.management_port}
 default_user = {self.user}
 default_pass = {self.password}
@@ -143,7 +144,7 @@ log.file = false
     @property
     def management_url(self) -> str:
         """Address of the management plugin, with the administrator's name and password."""
-        return f"http://{self.user}:{self.password}@127.0.0.1:{self.management_port}"
+        return f"http://{self.user}:{self.password}@{self.management_address}:{self.management_port}"
 
     def _environment(self) -> dict[str, str]:
         here = str(self._inside)
@@ -233,7 +234,7 @@ log.file = false
         shutil.rmtree(self._outside, ignore_errors=True)
 
     def _api(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.management_port}{path}"
+        return f"http://{self.management_address}:{self.management_port}{path}"
 
     def api(self, method: str, path: str, body: object = None) -> object:
         """A call to the management plugin, as administrator. HttpError if it answers with an error."""

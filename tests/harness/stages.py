@@ -384,7 +384,7 @@ def charts(run: Run) -> None:
     run.pytest(tests, f"--ignore={tests / 'cluster'}", sdk="4.19.0")
     # Before the tests, each of which has minutes: on a new machine this takes longer than that.
     builder = images.Builder(run.keeper)
-    for image in (builder.pause, builder.agent, builder.python_with_sdk, builder.worker):
+    for image in (builder.pause, builder.agent, builder.python_with_sdk, builder.worker, builder.interchange):
         image()
     run.pytest(tests / "cluster", sdk="4.19.0")
 
