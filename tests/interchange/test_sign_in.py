@@ -142,6 +142,16 @@ def test_a_users_identity_owns_what_the_user_makes_and_nobody_elses(interchange,
     assert api.call("GET", "/v2/oauth2/userinfo")[0] == 403, "a token for one service is good for another"
 
 
+def test_a_template_endpoint_is_told_which_user_submits(interchange, ada, speak):
+    api = UserApi(interchange, ada, tokens_of(interchange, ada))
+    registration, function = api.endpoint("template"), api.function()
+    api.submit(registration["endpoint_id"], function)
+    ((_, body),) = speak(registration).tasks(1)
+    command = json.loads(body)
+    assert (command["globus_effective_identity"], command["globus_username"]) == (ada.id, "ada@example.org")
+    assert command["globus_identity_set"] == [{"sub": ada.id}]
+
+
 def test_a_refresh_token_gives_new_access_tokens_and_stays_the_same(interchange, ada):
     tokens = tokens_of(interchange, ada)
     old = tokens["funcx_service"]

@@ -1,16 +1,12 @@
 //! Who somebody is, told to themselves: there is no directory of the others.
 
-use std::sync::Arc;
-
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::Query;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::AuthIdentity;
-use crate::app::App;
-use crate::error::ApiError;
 use crate::store::{Client, User};
 
 fn claims(id: Uuid, username: &str, name: &str) -> Map<String, Value> {
@@ -35,25 +31,16 @@ pub(super) fn of_user(user: &User) -> Map<String, Value> {
 }
 
 /// What is said of a client or user.
-///
-/// # Errors
-/// The store's.
-pub(super) async fn of(app: &App, client: &Client) -> Result<Map<String, Value>, ApiError> {
-    Ok(match app.store.user(client.id).await? {
-        Some(user) => of_user(&user),
-        None => claims(client.id, &client.username(), &client.name),
-    })
+pub(super) fn of(client: &Client) -> Map<String, Value> {
+    claims(client.id, &client.username(), &client.name)
 }
 
 /// `GET /v2/oauth2/userinfo`.
-pub(super) async fn user_info(
-    State(app): State<Arc<App>>,
-    AuthIdentity(client): AuthIdentity,
-) -> Result<Json<Value>, ApiError> {
-    let mut claims = of(&app, &client).await?;
+pub(super) async fn user_info(AuthIdentity(client): AuthIdentity) -> Json<Value> {
+    let mut claims = of(&client);
     let identity = claims.clone();
     claims.insert("identity_set".to_owned(), json!([identity]));
-    Ok(Json(Value::Object(claims)))
+    Json(Value::Object(claims))
 }
 
 /// What `GET /v2/api/identities` is asked for.
@@ -67,20 +54,18 @@ pub(super) struct IdentitiesQuery {
 
 /// `GET /v2/api/identities`.
 pub(super) async fn identities(
-    State(app): State<Arc<App>>,
     AuthIdentity(client): AuthIdentity,
     Query(query): Query<IdentitiesQuery>,
-) -> Result<Json<Value>, ApiError> {
-    let claims = of(&app, &client).await?;
-    let username = claims.get("username").and_then(Value::as_str).unwrap_or_default();
+) -> Json<Value> {
+    let username = client.username();
     let names = |list: &str, wanted: &str| list.split(',').any(|item| item.trim().eq_ignore_ascii_case(wanted));
-    let is_asked_for = names(&query.ids, &client.id.to_string()) || names(&query.usernames, username);
+    let is_asked_for = names(&query.ids, &client.id.to_string()) || names(&query.usernames, &username);
     let found: Vec<Value> = is_asked_for
         .then(|| {
             json!({
                 "id": client.id,
                 "username": username,
-                "name": claims.get("name"),
+                "name": client.name,
                 "email": null,
                 "status": "used",
                 "identity_provider": client.id,
@@ -89,5 +74,5 @@ pub(super) async fn identities(
         })
         .into_iter()
         .collect();
-    Ok(Json(json!({"identities": found})))
+    Json(json!({"identities": found}))
 }

@@ -19,6 +19,7 @@ mod standing;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 use crate::app::App;
@@ -38,6 +39,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/v2/api/identities", get(identities::identities))
         .route("/.well-known/openid-configuration", get(discovery::configuration))
         .route("/jwk.json", get(discovery::key_set))
+        .layer(DefaultBodyLimit::max(LARGEST_FORM))
 }
 
 /// The scope that allows every call of the Compute service, as its clients ask for it.
@@ -48,3 +50,5 @@ pub(crate) const COMPUTE_SERVER: &str = "funcx_service";
 pub(crate) const AUTH_SERVER: &str = "auth.globus.org";
 /// The page that shows a user the code, to be pasted where the client asks for it.
 const PASTE_PATH: &str = "/v2/web/auth-code";
+/// Bytes of a form, which anybody may send.
+const LARGEST_FORM: usize = 64 << 10;

@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::address;
 use super::clients::{authenticate, identify, refusal};
-use super::{address, identities};
 use crate::app::App;
 use crate::clock;
 use crate::error::ApiError;
@@ -68,19 +68,14 @@ pub(super) async fn introspect(
         Ok(None) => return answer(json!({"active": false})),
         Err(error) => return ApiError::from(error).into_response(),
     };
-    let claims = match identities::of(&app, &bearer.client).await {
-        Ok(claims) => claims,
-        Err(error) => return error.into_response(),
-    };
     let seconds = |time: clock::Milliseconds| time.div_euclid(1000);
-    let claim = |name: &str| claims.get(name).cloned().unwrap_or_default();
     answer(json!({
         "active": true,
         "scope": bearer.scope,
         "client_id": bearer.issued_to,
         "sub": bearer.client.id,
-        "username": claim("username"),
-        "name": claim("name"),
+        "username": bearer.client.username(),
+        "name": bearer.client.name,
         "email": null,
         "aud": [bearer.resource_server],
         "iss": base.as_str().trim_end_matches('/'),

@@ -32,9 +32,14 @@ impl Client {
         self.broker_user_at > 0
     }
 
-    /// Its name in the form that Globus Auth gives to clients.
+    /// Its name as Globus Auth would tell it: a user's own, and a client's made of its id.
     pub(crate) fn username(&self) -> String {
-        format!("{}@clients.auth.globus.org", self.id)
+        // A native client has no secret either, and nothing is ever done in its name.
+        if self.secret_hash == NO_SECRET {
+            self.name.clone()
+        } else {
+            format!("{}@clients.auth.globus.org", self.id)
+        }
     }
 }
 
