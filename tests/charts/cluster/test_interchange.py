@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import subprocess
 
@@ -41,9 +42,11 @@ executor.shutdown()
 
 
 @pytest.fixture(scope="module")
-def postgresql(keeper, cluster):
-    """A PostgreSQL server that pods reach."""
-    return PostgreSQL(keeper, address=addresses.HOST).start()
+def pods_database(keeper, cluster):
+    """Makes an empty PostgreSQL database that pods reach, and gives its address."""
+    server = PostgreSQL(keeper, name="postgresql-of-pods", address=addresses.HOST).start()
+    numbers = itertools.count(1)
+    return lambda: server.create_database(f"tests_{next(numbers)}")
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +57,10 @@ def interchange_image(cluster, builder):
 
 
 @pytest.fixture
-def installed(installer, interchange_image, make_namespace, database, broker, virtual_host):
+def installed(installer, interchange_image, make_namespace, pods_database, broker, virtual_host):
     """The chart's release, not installed yet, in a namespace that admits restricted pods only."""
     release = InstalledInterchange(installer, "compute", make_namespace(enforce="restricted"), interchange_image)
-    release.create_secrets(database(), broker, virtual_host())
+    release.create_secrets(pods_database(), broker, virtual_host())
     yield release
     with contextlib.suppress(Exception):
         release.uninstall()
