@@ -35,7 +35,8 @@ static NOBODYS_HASH: LazyLock<String> =
 /// How long after the given attempt the next may be made: two seconds after the first that is not free, then twice as
 /// long each time.
 fn pause(attempts: i64) -> Milliseconds {
-    let over = u32::try_from(attempts.saturating_sub(i64::from(FREE_ATTEMPTS))).unwrap_or(0);
+    let over = attempts.saturating_sub(i64::from(FREE_ATTEMPTS)).max(0);
+    let over = u32::try_from(over).unwrap_or(u32::MAX);
     if over == 0 {
         return 0;
     }
