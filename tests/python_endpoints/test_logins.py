@@ -1,0 +1,167 @@
+"""People log in by our program and by Python's, in one storage.db that both use and refresh."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from harness import checkout
+from harness.endpoint import wait_for
+from harness.interchange import Client
+from harness.login import Program, secrets_of
+
+WAIT = 120
+PASSWORD = "a password of many words"
+NOBODY = Client("", "")
+# Both programs take no token in the last minute of its life, so that each use of these is a refresh.
+SHORT_LIFE = {"WAYPOST_INTERCHANGE_TOKEN_LIFETIME": "60"}
+
+
+@pytest.fixture(scope="module")
+def service(make_interchange):
+    """An interchange whose tokens are refreshed at each use."""
+    return make_interchange(environment=SHORT_LIFE)
+
+
+@pytest.fixture(scope="module")
+def ada(service):
+    return service.create_user("ada", PASSWORD)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "compute"
+
+
+@pytest.fixture
+def ours(service, folder):
+    return Program(checkout.binary("endpoint"), service, folder)
+
+
+@pytest.fixture
+def theirs(service, folder, clients):
+    return Program(clients("4.19.0").python.parent / "globus-compute-endpoint", service, folder)
+
+
+def test_a_login_by_ours_is_used_and_refreshed_by_python_and_the_other_way_round(ours, theirs, ada):
+    assert ours.run("whoami", check=False).returncode == 1
+    for first, second in ((ours, theirs), (theirs, ours)):
+        status, shown = first.login(ada)
+        assert status == 0, shown
+        assert "Please authenticate with Globus here:" in shown
+        path = first.folder / "storage.db"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        before = first.stored()
+        assert set(before) == {"funcx_service", "auth.globus.org"}
+        assert {data["identity_id"] for data in before.values()} == {ada.id}
+        for user in (second, first, second):
+            said = user.run("whoami").stdout
+            assert "Username" in said and "ada" in said and ada.id in said, said
+        after = first.stored()
+        name = "auth.globus.org"
+        assert before[name]["refresh_token"] == after[name]["refresh_token"]
+        assert before[name]["access_token"] != after[name]["access_token"]
+        assert set(before[name]) == set(after[name]), "what Python stores, ours stores, too"
+        second.run("login")
+        assert second.stored() == after, "who is logged in is not asked again"
+        second.run("logout")
+        assert first.stored() == {}
+        assert first.run("whoami", check=False).returncode == 1
+
+
+def test_both_tell_who_it_is_in_the_same_table(ours, theirs, ada):
+    ours.login(ada)
+    for arguments in (["whoami"], ["whoami", "--linked-identities"]):
+        assert ours.run(*arguments).stdout == theirs.run(*arguments).stdout
+
+
+def test_what_was_revoked_is_refused_afterwards(ours, ada):
+    ours.login(ada)
+    kept = (ours.folder / "storage.db").read_bytes()
+    assert "Logout succeeded and all cached credentials were revoked" in ours.run("logout").stdout
+    (ours.folder / "storage.db").write_bytes(kept)
+    done = ours.run("whoami", check=False)
+    assert done.returncode == 1
+    assert "Please log in again" in done.stderr
+    assert not any(secret in done.stdout + done.stderr for secret in secrets_of(ours.stored()))
+
+
+def test_somebody_else_may_not_take_over_a_login(ours, service, ada):
+    ours.login(ada)
+    before = ours.stored()
+    bob = service.create_user(f"bob-{time.monotonic_ns()}", PASSWORD)
+    status, shown = ours.login(bob, "--force")
+    assert status == 1
+    assert "Detected a change in identity associated with the token data" in shown
+    assert ours.stored() == before
+
+
+def test_without_a_terminal_nobody_is_asked(ours):
+    done = ours.run("login", check=False)
+    assert done.returncode == 1
+    assert "Unable to run native app login flow: stdin is closed or is not a TTY." in done.stderr
+    ours.run("configure", "mine")
+    done = ours.run("start", "mine", check=False)
+    assert done.returncode == 77
+    assert "endpoint login" in done.stderr
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_endpoint_runs_on_a_login_of_each_schema_and_refreshes_it(
+    ours, service, ada, folder, make_endpoint, clients, version
+):
+    ours.login(ada)
+    if version == 1:
+        as_version_1(clients("4.19.0").python, folder)
+    before = ours.stored()
+    endpoint = make_endpoint(service, NOBODY, "direct", folder=folder, wait=False)
+    wait_for(lambda: endpoint.status()["state"] == "running", "the endpoint to run", WAIT)
+    if version == 2:
+        # The SDK runs on the same login, at the same time.
+        submit = "import sys; from globus_compute_sdk import Executor; from harness.functions import double\n"
+        submit += "with Executor(endpoint_id=sys.argv[1]) as executor: print(executor.submit(double, 21).result(120))"
+        assert run_python(clients, ours, submit, endpoint.id) == "42\n"
+    credentials = endpoint.status()["credentials"]
+    assert (credentials["state"], credentials["of"]) == ("valid", f"identity {ada.id}" if version == 2 else None)
+    after = ours.stored()
+    assert before["funcx_service"]["access_token"] != after["funcx_service"]["access_token"]
+    said = endpoint.process.log.read_text() + json.dumps(endpoint.status())
+    assert not any(secret in said for secret in secrets_of(before) | secrets_of(after))
+    # One that runs is in the way of a logout.
+    assert "currently running: " in ours.run("logout").stdout
+    assert ours.stored().keys() == after.keys()
+
+
+def run_python(clients, program, code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [clients("4.19.0").python, "-B", "-c", code, *arguments],
+        env={**program.environment, "PYTHONPATH": str(checkout.ROOT / "tests")},
+        capture_output=True,
+        text=True,
+        timeout=2 * WAIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def as_version_1(python: Path, folder: Path) -> None:
+    """Makes the storage one of the SDK before version 4: by its own class, and with nobody's identity in it."""
+    program = """
+import json, os, sqlite3, sys
+from globus_sdk.token_storage.legacy import SQLiteAdapter
+path = sys.argv[1]
+rows = sqlite3.connect(path).execute("SELECT namespace, resource_server, token_data_json FROM token_storage").fetchall()
+os.unlink(path)
+adapter = SQLiteAdapter(path, namespace="user/local")
+for namespace, server, data in rows:
+    data = {name: value for name, value in json.loads(data).items() if name != "identity_id"}
+    adapter._connection.execute("REPLACE INTO token_storage VALUES (?, ?, ?)", (namespace, server, json.dumps(data)))
+adapter._connection.commit()
+adapter.close()
+"""
+    subprocess.run([python, "-B", "-c", program, folder / "storage.db"], check=True, timeout=WAIT)
