@@ -28,7 +28,8 @@ PAGE = """\
 
 Made by `tests/bench/kubernetes.py --hollow {pods}` on {date}: {machine}. {nodes} hollow nodes (kubemark) say of each
 container that it runs, and run none; what its worker would do on its link is done by a load tool, with the token in the
-block's own Secret, and tasks that do nothing. The agent is a pod as any other. The API server, etcd, the hollow nodes
+block's own Secret, and tasks that do nothing. Such a container does not end by itself either: the agent deletes its pod 2 s
+after the worker's goodbye. The agent is a pod as any other. The API server, etcd, the hollow nodes
 ({hollow:.0f} MiB), RabbitMQ, the load tool and the agent share these cores. {first} tasks ask for as many pods and wait until all
 are linked; then {tasks} tasks go over the links. The only run.
 
@@ -64,7 +65,7 @@ def measure(keeper: Keeper, pods: int, nodes: int, tasks: int) -> str:
             return _measure(keeper, bench, pods, nodes, tasks)
         finally:
             # Where the cluster is another's, nothing of ours stays.
-            bench.endpoint.delete()
+            bench.endpoint.delete(wait=False)
 
 
 def _measure(keeper: Keeper, bench: Bench, pods: int, nodes: int, tasks: int) -> str:
@@ -106,6 +107,7 @@ def _over(hollow: HollowNodes, bench: Bench, pods: int, nodes: int, tasks: int) 
         hollow_mib = hollow.memory_mib()
         say(f"{figures['tasks_per_second']:.0f} tasks a second; waiting for the pods' end")
         watch.wait(lambda watch: watch.gone() >= pods, f"the end of {pods} pods", timeout=1800)
+        say("all pods are gone")
         # The last answers of the API server are on their way.
         time.sleep(2)
         said = workers.figures()

@@ -42,17 +42,29 @@ class PodWatch:
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
         )
+        self._opener = opener
         server = f"https://{addresses.NODE}:{addresses.API_PORT}"
-        path = f"/api/v1/namespaces/{namespace}/pods?watch=1&labelSelector={selector.replace('=', '%3D')}"
-        self._answer = opener.open(server + path, timeout=600)
-        threading.Thread(target=self._read, daemon=True).start()
+        label = selector.replace("=", "%3D")
+        self._address = f"{server}/api/v1/namespaces/{namespace}/pods?watch=1&labelSelector={label}"
+        answer = self._open()
+        threading.Thread(target=self._read, args=[answer], daemon=True).start()
 
-    def _read(self) -> None:
-        for line in self._answer:
-            now, change = time.time(), json.loads(line)
-            with self._changed:
-                self._note(now, change["type"], change["object"])
-                self._changed.notify_all()
+    def _open(self, version: str = ""):
+        return self._opener.open(f"{self._address}&resourceVersion={version}", timeout=600)
+
+    def _read(self, answer) -> None:
+        version = ""
+        while True:
+            for line in answer:
+                now, change = time.time(), json.loads(line)
+                if change["type"] == "ERROR":
+                    raise RuntimeError(f"the watch of pods has failed: {change['object']}")
+                version = change["object"]["metadata"]["resourceVersion"]
+                with self._changed:
+                    self._note(now, change["type"], change["object"])
+                    self._changed.notify_all()
+            # The API server ends the watch of one that reads too slowly, as on a machine that is this busy.
+            answer = self._open(version)
 
     def _note(self, now: float, kind: str, pod: dict) -> None:
         name = pod["metadata"]["name"]

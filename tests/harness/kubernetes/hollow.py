@@ -22,6 +22,8 @@ PLACEMENT = {
     # Each node calls itself small.
     "init_cpu": 0.001,
     "init_mem": "1Mi",
+    # A hollow container does not end when its worker says goodbye: its pod is deleted after this time.
+    "termination_grace": 2,
 }
 """Options of a provider whose pods go there. Others do not."""
 
