@@ -46,6 +46,8 @@ pub enum Mutation {
     IgnoreEnding,
     /// More blocks are started than may exist.
     IgnoreCap,
+    /// Old deliveries are refreshed though the broker counts how often they come back.
+    IgnoreCount,
 }
 
 /// The mistakes that are switched on.

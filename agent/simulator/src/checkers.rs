@@ -70,6 +70,16 @@ impl Checkers {
         }
     }
 
+    /// The broker dropped a message that had come back too often. That is the doing of what broke its channels, if the
+    /// engine did not refresh it again and again: it learns from the first time that the broker counts.
+    pub(crate) fn dropped(&mut self, task: TaskId, refreshed: u64, deliveries: u64) {
+        if refreshed > 1 {
+            self.violate(format!(
+                "the broker dropped task {task} after {deliveries} deliveries, of which {refreshed} were to refresh it"
+            ));
+        }
+    }
+
     pub(crate) fn cancelled(&mut self, task: TaskId) {
         self.cancelled.insert(task);
     }

@@ -97,7 +97,7 @@ pub(crate) enum Via {
 #[derive(Debug, Clone)]
 pub(crate) enum ChannelUse {
     Acknowledge { tag: u64, multiple: bool },
-    Requeue { tag: u64 },
+    Requeue { tag: u64, refreshed: bool },
     Consume { window: u32 },
     Cancel,
     Depth,

@@ -122,6 +122,9 @@ pub struct Options {
     pub settings: Settings,
     /// The broker counts deliveries, as a quorum queue does.
     pub quorum: bool,
+    /// It drops what comes back to it more often than this, as a quorum queue of RabbitMQ 4 does after 20 times unless
+    /// told otherwise. A world is short, so here it is fewer.
+    pub delivery_limit: Option<u64>,
     /// The broker's consumer timeout, which the engine may not know.
     pub consumer_timeout: Duration,
     /// Slots of a block.
@@ -247,7 +250,7 @@ impl Options {
             odds.push((fault, if chance.happens(500) { often } else { 0 }));
         }
         let trouble = Duration::from_secs(chance.range(30, 600));
-        Self {
+        let mut options = Self {
             seed,
             trouble,
             submitted_within: trouble.mul_f64(chance.range(1, 100) as f64 / 100.0),
@@ -258,6 +261,7 @@ impl Options {
             odds,
             settings,
             quorum,
+            delivery_limit: None,
             consumer_timeout,
             slots,
             prefetch: chance.number(0, 3),
@@ -266,7 +270,11 @@ impl Options {
             latency: chance.millis(1, 500),
             consumer_delay: chance.millis(10, 20_000),
             trace: false,
+        };
+        if quorum && chance.happens(500) {
+            options.delivery_limit = Some(chance.range(1, 5));
         }
+        options
     }
 
     /// The odds of a fault.
@@ -335,7 +343,11 @@ impl fmt::Display for Options {
             self.consumer_delay,
             self.redial_delay,
             self.consumer_timeout,
-            if self.quorum { ", quorum queue" } else { "" },
+            match (self.quorum, self.delivery_limit) {
+                (false, _) => String::new(),
+                (true, None) => ", quorum queue".to_owned(),
+                (true, Some(limit)) => format!(", quorum queue that drops after {limit}"),
+            },
         )?;
         write!(
             formatter,

@@ -51,7 +51,7 @@ impl<'a> World<'a> {
             agenda: BTreeMap::new(),
             next_number: 0,
             agent: Agent::default(),
-            broker: Broker::new(options.quorum),
+            broker: Broker::new(options.quorum, options.delivery_limit),
             machines: BTreeMap::new(),
             cluster: Cluster::new(START),
             facts: BTreeMap::new(),
@@ -148,7 +148,8 @@ impl<'a> World<'a> {
 
     /// What is still to be done, if anything is.
     pub(crate) fn unfinished(&self) -> Option<String> {
-        if let Some(task) = self.facts.keys().find(|task| !self.broker.results.contains_key(task)) {
+        let answered = |task: &TaskId| self.broker.results.contains_key(task) || self.broker.dropped.contains(task);
+        if let Some(task) = self.facts.keys().find(|task| !answered(task)) {
             return Some(format!("task {task} has no result"));
         }
         if let Some(message) = self.broker.ready.front() {

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::mutation::Mutation;
 use crate::state::task::State;
 use crate::state::timers::Timer;
 use crate::{DeliveryTag, Event, Output, TaskId};
@@ -37,8 +38,9 @@ impl crate::Engine {
         let id = oldest.task;
         let spacing = self.settings.consumer_timeout / 8 / u32::try_from(self.ledger.len()).unwrap_or(u32::MAX).max(1);
         self.timers.set(Timer::Refresh, self.now + spacing);
+        let counts = self.counts_deliveries && !self.mutated(Mutation::IgnoreCount);
         let Some(task) = self.tasks.get_mut(id) else { return };
-        if self.counts_deliveries {
+        if counts {
             // To give it back again and again would have it dropped: the journal keeps it instead.
             if !task.journalled && task.message.is_some() {
                 self.ledger.set_in_journal(tag, true);

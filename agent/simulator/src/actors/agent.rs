@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use waypost_engine::{
-    BlockEndKind, BlockId, BlockState, ChannelEpoch, Drain, Engine, EntryId, Event, Failure, Input, JournalRecord,
-    Output, RefusalReason, Settings, StartOutcome, TaskId, ToWorker, WorkerId,
+    BlockEndKind, BlockId, BlockState, ChannelEpoch, DeliveryTag, Drain, Engine, EntryId, Event, Failure, Input,
+    JournalRecord, Output, RefusalReason, Settings, StartOutcome, TaskId, ToWorker, WorkerId,
 };
 
 use crate::happening::{ChannelUse, Happening, Via};
@@ -263,9 +263,8 @@ impl World<'_> {
             Output::Ack { tag, multiple } => {
                 self.on_channel(tag.channel, ChannelUse::Acknowledge { tag: tag.tag, multiple })
             }
-            Output::GiveBack { tag } | Output::Refresh { tag } => {
-                self.on_channel(tag.channel, ChannelUse::Requeue { tag: tag.tag });
-            }
+            Output::GiveBack { tag } => self.requeue_from(tag, false),
+            Output::Refresh { tag } => self.requeue_from(tag, true),
             Output::SetPrefetch { window } => self.on_present_channel(ChannelUse::Consume { window }),
             Output::StopConsuming => self.on_present_channel(ChannelUse::Cancel),
             Output::AskQueueDepth => self.on_present_channel(ChannelUse::Depth),
@@ -318,6 +317,14 @@ impl World<'_> {
             *clock = at;
         }
         self.at(at, Happening::ToWorker { block, worker, message });
+    }
+
+    fn requeue_from(&mut self, tag: DeliveryTag, refreshed: bool) {
+        let what = ChannelUse::Requeue {
+            tag: tag.tag,
+            refreshed,
+        };
+        self.on_channel(tag.channel, what);
     }
 
     fn on_present_channel(&mut self, what: ChannelUse) {

@@ -12,7 +12,11 @@ use crate::world::World;
 
 impl World<'_> {
     pub(crate) fn submit(&mut self, task: TaskId) {
-        self.broker.ready.push_back(Message { task, deliveries: 0 });
+        self.broker.ready.push_back(Message {
+            task,
+            deliveries: 0,
+            refreshed: 0,
+        });
         self.pump();
     }
 
@@ -118,9 +122,18 @@ impl World<'_> {
     pub(crate) fn close_channel(&mut self) -> Option<u64> {
         let channel = self.broker.channel.take()?;
         for open in channel.unacknowledged.into_values().rev() {
-            self.broker.requeue(open.message);
+            self.requeue(open.message);
         }
         Some(channel.epoch)
+    }
+
+    fn requeue(&mut self, message: Message) {
+        if !self.broker.requeue(message) {
+            self.trace(|| format!("the broker drops task {}: {message:?}", message.task));
+            self.mark("dropped by the broker");
+            self.checkers
+                .dropped(message.task, message.refreshed, message.deliveries);
+        }
     }
 
     /// A channel closes, and after a while the agent sees it, and tries again.
@@ -176,9 +189,10 @@ impl World<'_> {
                     self.checkers.acknowledged(task, has_result, in_journal);
                 }
             }
-            ChannelUse::Requeue { tag } => {
-                if let Some(open) = channel.unacknowledged.remove(&tag) {
-                    self.broker.requeue(open.message);
+            ChannelUse::Requeue { tag, refreshed } => {
+                if let Some(mut open) = channel.unacknowledged.remove(&tag) {
+                    open.message.refreshed += u64::from(refreshed);
+                    self.requeue(open.message);
                 }
             }
             ChannelUse::Consume { window } => {

@@ -17,12 +17,18 @@ pub(crate) struct Broker {
     /// The tasks of which a delivery was acknowledged.
     pub(crate) acknowledged: BTreeSet<TaskId>,
     pub(crate) quorum: bool,
+    /// A quorum queue drops what comes back to it more often than this.
+    pub(crate) delivery_limit: Option<u64>,
+    /// The tasks of which it has dropped a message.
+    pub(crate) dropped: BTreeSet<TaskId>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Message {
     pub(crate) task: TaskId,
     pub(crate) deliveries: u64,
+    /// How many of them the agent asked for, so that none would be too old.
+    pub(crate) refreshed: u64,
 }
 
 #[derive(Debug)]
@@ -50,7 +56,7 @@ pub(crate) struct Unacknowledged {
 }
 
 impl Broker {
-    pub(crate) const fn new(quorum: bool) -> Self {
+    pub(crate) const fn new(quorum: bool, delivery_limit: Option<u64>) -> Self {
         Self {
             up: true,
             ready: VecDeque::new(),
@@ -60,10 +66,18 @@ impl Broker {
             results: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             quorum,
+            delivery_limit,
+            dropped: BTreeSet::new(),
         }
     }
 
-    pub(crate) fn requeue(&mut self, message: Message) {
+    /// Takes a message back, or drops it: false.
+    pub(crate) fn requeue(&mut self, message: Message) -> bool {
+        if self.delivery_limit.is_some_and(|limit| message.deliveries > limit) {
+            self.dropped.insert(message.task);
+            return false;
+        }
         self.ready.push_front(message);
+        true
     }
 }

@@ -114,6 +114,11 @@ fn more_blocks_than_may_exist_are_seen() {
 }
 
 #[test]
+fn a_message_refreshed_until_the_broker_drops_it_is_seen() {
+    caught_as_unsafe(Mutation::IgnoreCount, &["the broker dropped"]);
+}
+
+#[test]
 fn a_block_that_is_left_behind_is_seen() {
     caught_as_stuck(Mutation::TrustDeletion);
 }
