@@ -35,6 +35,13 @@ WALK = [
     ("GET", "/livez", None, ANYBODY),
     ("GET", "/readyz", None, ANYBODY),
     ("GET", "/metrics", None, ANYBODY),
+    ("GET", "/.well-known/openid-configuration", None, ANYBODY),
+    ("GET", "/jwk.json", None, ANYBODY),
+    ("GET", "/v2/web/style.css", None, ANYBODY),
+    ("GET", "/v2/web/auth-code", None, ANYBODY),
+    # Who signs in shows a password; test_sign_in has what that is good for.
+    ("GET", "/v2/oauth2/authorize", None, ANYBODY),
+    ("POST", "/v2/oauth2/authorize", None, ANYBODY),
     ("GET", "/v2/get_amqp_result_connection_url", None, OWN),
     ("GET", "/v2/endpoints", None, OWN),
     ("POST", "/v2/endpoints", ENDPOINT, OWN),
@@ -44,6 +51,7 @@ WALK = [
     ("POST", "/v2/batch_status", {"task_ids": ["{task}"]}, OWN),
     ("POST", "/v2/oauth2/token", None, OWN),
     ("POST", "/v2/oauth2/token/revoke", None, OWN),
+    ("POST", "/v2/oauth2/token/introspect", None, OWN),
     ("GET", "/v2/oauth2/userinfo", None, OWN),
     ("GET", "/v2/api/identities", None, OWN),
     ("PUT", "/v3/endpoints/{endpoint}", ENDPOINT, REFUSED),
@@ -74,7 +82,9 @@ def filled(value, owned):
 def test_the_walk_visits_every_route():
     routes = set()
     for file in (checkout.ROOT / "interchange/service/src").rglob("*.rs"):
-        for path, methods in re.findall(r'\.route\(\s*"([^"]+)",\s*([^\n]+?),?\n', file.read_text()):
+        text = file.read_text()
+        for path, methods in re.findall(r'\.route\(\s*(?:"([^"]+)"|PASTE_PATH),\s*([^\n]+?),?\n', text):
+            path = path or "/v2/web/auth-code"
             for method in re.findall(r"\b(get|post|put|delete|patch)\(", methods):
                 routes.add((method.upper(), path))
     assert len(routes) > 20, "the routes are no longer written as this test reads them"
