@@ -74,7 +74,9 @@ def left() -> list[processes.Seen]:
 
 
 STARTER = """
-import json, sys, time
+import json, signal, sys, time
+# Whoever runs these tests in the background of a shell has it ignored, and so would this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from harness.keeper import Keeper
