@@ -59,7 +59,8 @@ def machine() -> dict[str, object]:
         "routes": said("ip", "route"),
         # Whatever else runs on the machine may mount elsewhere meanwhile.
         "mounts": sorted(place for place in mounts if any(Path(place).is_relative_to(each) for each in own)),
-        "rules": said("nft", "list", "ruleset"),
+        # Without counts of packets, which go on.
+        "rules": said("nft", "--stateless", "list", "ruleset"),
         "parameters": {
             name: Path("/proc/sys", name).read_text() for name in parameters if Path("/proc/sys", name).exists()
         },
