@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-import yaml
 from harness.charts import ENDPOINT
 from harness.keeper import Keeper
 from harness.kubernetes import programs
@@ -28,11 +27,6 @@ def render(helm: Helm) -> Render:
     """Renders the endpoint's chart as the release `lab` in the namespace `here`. HelmError if it is refused."""
 
     def render(values: dict | None = None, *arguments: str, release: str = "lab") -> Rendered:
-        command = ["template", release, ENDPOINT, "--namespace", "here", *arguments, "--values", "-"]
-        text = helm.run(*command, input=yaml.safe_dump(values or {}))
-        objects = [thing for thing in yaml.safe_load_all(text) if thing]
-        keys = [(thing["kind"], thing["metadata"]["name"], thing["metadata"].get("namespace", "")) for thing in objects]
-        assert len(set(keys)) == len(keys), "an object is made twice"
-        return Rendered(zip(keys, objects, strict=True))
+        return Rendered.by(helm, ENDPOINT, values, *arguments, release=release)
 
     return render

@@ -67,12 +67,7 @@ def render(helm):
     """Renders the chart as the release `lab` in the namespace `here`. HelmError if it is refused."""
 
     def render(values=None, *arguments):
-        command = ["template", "lab", INTERCHANGE, "--namespace", "here", *arguments, "--values", "-"]
-        text = helm.run(*command, input=yaml.safe_dump(values or {}))
-        objects = [thing for thing in yaml.safe_load_all(text) if thing]
-        keys = [(thing["kind"], thing["metadata"]["name"], thing["metadata"].get("namespace", "")) for thing in objects]
-        assert len(set(keys)) == len(keys), "an object is made twice"
-        return Rendered(zip(keys, objects, strict=True))
+        return Rendered.by(helm, INTERCHANGE, values, *arguments)
 
     return render
 

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import yaml
+
+from harness.kubernetes.helm import Helm
 
 
 class Rendered(dict):
     """Objects, by kind, name and namespace."""
+
+    @classmethod
+    def by(cls, helm: Helm, chart: Path, values: dict | None, *arguments: str, release: str = "lab") -> Rendered:
+        """A chart as a release in the namespace `here`. HelmError if it is refused."""
+        command = ["template", release, chart, "--namespace", "here", *arguments, "--values", "-"]
+        text = helm.run(*command, input=yaml.safe_dump(values or {}))
+        objects = [thing for thing in yaml.safe_load_all(text) if thing]
+        keys = [(thing["kind"], thing["metadata"]["name"], thing["metadata"].get("namespace", "")) for thing in objects]
+        assert len(set(keys)) == len(keys), "an object is made twice"
+        return cls(zip(keys, objects, strict=True))
 
     def one(self, kind: str, name: str | None = None) -> dict:
         """The only object of a kind, or of that name."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from pathlib import Path
 
 from harness.kubernetes import programs
@@ -16,18 +13,7 @@ KINDS = ("podmonitors", "prometheusrules", "servicemonitors")
 
 def definitions() -> list[Path]:
     """The files that define them, from the operator's Go module. RuntimeError if it can not be fetched."""
-    fetched = subprocess.run(
-        [programs.toolchain(), "mod", "download", "-json", MODULE],
-        capture_output=True,
-        text=True,
-        cwd="/",
-        env={**os.environ, "GOTOOLCHAIN": "local", "GOFLAGS": "-mod=mod", "GO111MODULE": "on"},
-        timeout=600,
-    )
-    answer = json.loads(fetched.stdout or "{}")
-    if "Dir" not in answer:
-        raise RuntimeError(f"{MODULE} could not be fetched: {answer.get('Error') or fetched.stderr}")
-    folder = Path(answer["Dir"]) / "example" / "prometheus-operator-crd"
+    folder = programs.download(programs.toolchain(), MODULE) / "example" / "prometheus-operator-crd"
     return [folder / f"monitoring.coreos.com_{kind}.yaml" for kind in KINDS]
 
 

@@ -78,10 +78,7 @@ def go() -> str | None:
 
 
 def _wanted_go() -> tuple[int, ...]:
-    versions = [
-        re.search(r"^go (\S+)", (MODULES / module / "go.mod").read_text(), re.MULTILINE).group(1)
-        for module in ("kubernetes", "node", "helm", "helm3", "policies")
-    ]
+    versions = [re.search(r"^go (\S+)", pins.read_text(), re.MULTILINE).group(1) for pins in MODULES.glob("*/go.mod")]
     return max(tuple(int(part) for part in version.split(".")) for version in versions)
 
 
@@ -106,8 +103,21 @@ def toolchain() -> str:
     system, architecture = words[3].split("/")
     version = ".".join(map(str, wanted))
     module = f"golang.org/toolchain@v0.0.1-go{version}.{system}-{architecture}"
+    try:
+        folder = download(command, module)
+    except RuntimeError as error:
+        raise RuntimeError(f"Go {version} is needed, {words[2]} is here, and {error}") from None
+    # The files of a module are not executable.
+    for program in [*(folder / "bin").iterdir(), *(folder / "pkg" / "tool").rglob("*")]:
+        if program.is_file() and not os.access(program, os.X_OK):
+            program.chmod(0o755)
+    return str(folder / "bin" / "go")
+
+
+def download(go_command: str, module: str) -> Path:
+    """The folder of a Go module, `PATH@VERSION`, fetched if it is not there. RuntimeError if it can not be."""
     fetched = subprocess.run(
-        [command, "mod", "download", "-json", module],
+        [go_command, "mod", "download", "-json", module],
         capture_output=True,
         text=True,
         cwd="/",
@@ -116,14 +126,8 @@ def toolchain() -> str:
     )
     answer = json.loads(fetched.stdout or "{}")
     if fetched.returncode != 0 or "Dir" not in answer:
-        reason = answer.get("Error") or fetched.stderr
-        raise RuntimeError(f"Go {version} is needed, {words[2]} is here, and {module} could not be fetched: {reason}")
-    folder = Path(answer["Dir"])
-    # The files of a module are not executable.
-    for program in [*(folder / "bin").iterdir(), *(folder / "pkg" / "tool").rglob("*")]:
-        if program.is_file() and not os.access(program, os.X_OK):
-            program.chmod(0o755)
-    return str(folder / "bin" / "go")
+        raise RuntimeError(f"{module} could not be fetched: {answer.get('Error') or fetched.stderr}")
+    return Path(answer["Dir"])
 
 
 def _stamp(module: str) -> str:
