@@ -19,6 +19,21 @@ def helm(keeper: Keeper) -> Helm:
     return Helm()
 
 
+@pytest.fixture(scope="session")
+def helm_3(keeper: Keeper) -> Helm:
+    """Helm 3, built if it is not there yet."""
+    programs.build(keeper, [programs.HELM_3])
+    helm = Helm(program=programs.path(programs.HELM_3))
+    assert helm.run("version", "--short").startswith("v3.")
+    return helm
+
+
+@pytest.fixture(scope="session", params=["helm", "helm_3"])
+def each_helm(request: pytest.FixtureRequest) -> Helm:
+    """Helm 4, and then Helm 3."""
+    return request.getfixturevalue(request.param)
+
+
 Render = Callable[..., Rendered]
 
 

@@ -56,10 +56,27 @@ EVERYTHING = {
     "extraEnvFrom": [{"configMapRef": {"name": "more"}}],
     "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/ca"}],
+    "extraInitContainers": [{"name": "wait", "image": "wait"}],
     "extraContainers": [{"name": "proxy", "image": "proxy"}],
+    "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["broker"]}],
+    "dnsPolicy": "None",
+    "dnsConfig": {"nameservers": ["192.0.2.53"]},
+    "extraObjects": [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": "{{ .Release.Name }}-more",
+                "namespace": "{{ .Release.Namespace }}",
+                "labels": {"app.kubernetes.io/instance": "{{ .Release.Name }}"},
+            },
+        }
+    ],
 }
 
-VALUES = {"minimal": NEEDED, "everything": EVERYTHING}
+BY_SERVICE = {**NEEDED, "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "p"}, "interval": "15s"}}}
+
+VALUES = {"minimal": NEEDED, "everything": EVERYTHING, "by service": BY_SERVICE}
 
 
 @pytest.fixture(scope="session")
@@ -136,18 +153,43 @@ REFUSED = {
     ),
 }
 
-REFUSED_IN_WORDS = {
-    "no database": ({"broker": NEEDED["broker"]}, "database.secretName is empty: set it to the name of a Secret"),
-    "no broker": ({"database": NEEDED["database"]}, "broker.secretName is empty: set it to the name of a Secret"),
+REFUSED_TOGETHER = {
+    "no database": (
+        {"broker": NEEDED["broker"]},
+        "/database/secretName",
+        "the name of a Secret whose key `url` is postgres://user:password@host/name (`kubectl create secret generic NAME "
+        "--from-literal=url=...`)",
+    ),
+    "no broker": (
+        {"database": NEEDED["database"]},
+        "/broker/secretName",
+        "the name of a Secret whose keys `url` and `management-url` are amqp://user:password@host:5672/%2F and "
+        "http://user:password@host:15672",
+    ),
     "a tag and a digest": (
         {**NEEDED, "image": {"tag": "1", "digest": f"sha256:{'0' * 64}"}},
-        "image.tag and image.digest are both set, and say which image: keep exactly one of them",
+        "/image/digest",
+        "empty, or image.tag must be: exactly one of them says which image",
     ),
-    "an ingress to nowhere": ({**NEEDED, "ingress": {"enabled": True}}, "ingress.enabled is true, and ingress.host is"),
+    "an ingress to nowhere": (
+        {**NEEDED, "ingress": {"enabled": True}},
+        "/ingress/host",
+        "the name that clients use, for ingress.enabled is true",
+    ),
     "a host without an ingress": (
         {**NEEDED, "ingress": {"host": "a.example.org"}},
-        "ingress.host is set, and ingress.enabled is false",
+        "/ingress/host",
+        "empty, or ingress.enabled must be true (publicUrl says by which address clients come without it)",
     ),
+    "two monitors": (
+        {**NEEDED, "metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}},
+        "/metrics/serviceMonitor/enabled",
+        "false, or metrics.podMonitor.enabled must be: a Prometheus that selects both would scrape everything twice",
+    ),
+}
+"""What can't be together, where the schema finds it, and what it says."""
+
+REFUSED_IN_WORDS = {
     "a pod that is killed while it drains": (
         {**NEEDED, "drainSeconds": 60},
         "terminationGracePeriodSeconds is 60, no more than drainSeconds (60)",
@@ -157,20 +199,37 @@ REFUSED_IN_WORDS = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_the_schema_refuses(render, name):
+def test_the_schema_refuses(each_helm, name):
     values, words = REFUSED[name]
     with pytest.raises(HelmError) as refused:
-        render({**NEEDED, **values})
+        Rendered.by(each_helm, INTERCHANGE, {**NEEDED, **values})
     assert "values don't meet the specifications of the schema" in str(refused.value)
     assert words in str(refused.value)
 
 
+@pytest.mark.parametrize("name", REFUSED_TOGETHER)
+def test_the_schema_says_what_can_not_be_together(each_helm, name):
+    values, place, words = REFUSED_TOGETHER[name]
+    with pytest.raises(HelmError) as refused:
+        Rendered.by(each_helm, INTERCHANGE, values)
+    said = [line.strip() for line in str(refused.value).splitlines() if line.strip().startswith("- at '/")]
+    assert said == [f"- at '{place}': value must be '{words}'"]
+
+
 @pytest.mark.parametrize("name", REFUSED_IN_WORDS)
-def test_what_does_not_go_together_is_refused_in_words(render, name):
+def test_what_no_schema_can_refuse_is_refused_in_words(each_helm, name):
     values, words = REFUSED_IN_WORDS[name]
     with pytest.raises(HelmError) as refused:
-        render(values)
+        Rendered.by(each_helm, INTERCHANGE, values)
     assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_helm_3_makes_the_same(helm, helm_3, name):
+    # Without a key of the chart's own, which is another one each time.
+    values = {**VALUES[name], "serverKey": {"secretName": "mine"}}
+    one, other = (Rendered.by(each, INTERCHANGE, values) for each in (helm, helm_3))
+    assert one == other
 
 
 def variables(rendered):
@@ -182,6 +241,7 @@ def test_two_replicas_run_without_any_right_and_may_not_both_be_evicted(render):
     assert rendered.kinds() == {
         "Deployment",
         "NetworkPolicy",
+        "Pod",
         "PodDisruptionBudget",
         "Secret",
         "Service",
@@ -265,14 +325,50 @@ def test_everything_on_makes_everything(render):
     rendered = render(EVERYTHING)
     assert {"Ingress", "PodMonitor", "PrometheusRule", "ConfigMap"} <= rendered.kinds()
     assert rendered.one("PrometheusRule")["spec"]["groups"][0]["rules"]
-    json.loads(rendered.one("ConfigMap")["data"]["waypost-interchange.json"])
+    json.loads(rendered.one("ConfigMap", "lab-other-dashboard")["data"]["waypost-interchange.json"])
+    assert rendered.one("ConfigMap", "lab-more")
     pod = rendered.pod()
+    for key in ("hostAliases", "dnsPolicy", "dnsConfig"):
+        assert pod["spec"][key] == rendered.one("Pod")["spec"][key] == EVERYTHING[key]
+    assert pod["spec"]["initContainers"] == EVERYTHING["extraInitContainers"]
     assert pod["spec"]["containers"][0]["image"] == f"registry.example.org/i@sha256:{'0' * 64}"
     assert [each["name"] for each in pod["spec"]["containers"]] == ["interchange", "proxy"]
     assert pod["metadata"]["annotations"]["prometheus.io/port"] == "5000" and pod["metadata"]["labels"]["g"] == "h"
     policy = rendered.one("NetworkPolicy")["spec"]
-    assert policy["egress"] == [{"ports": [{"port": 5432}]}] and policy["ingress"][0]["from"] == [
-        {"namespaceSelector": {}}
-    ]
+    assert policy["egress"] == [{"ports": [{"port": 5432}]}]
+    namespaces, test = policy["ingress"][0]["from"]
+    assert namespaces == {"namespaceSelector": {}}
+    assert test["podSelector"]["matchLabels"].items() <= rendered.one("Pod")["metadata"]["labels"].items()
     (out,) = render(NEEDED).one("NetworkPolicy")["spec"]["egress"]
     assert "169.254.169.254/32" in out["to"][0]["ipBlock"]["except"]
+
+
+def test_a_service_monitor_stands_in_for_a_pod_monitor(render):
+    rendered = render(BY_SERVICE)
+    assert "PodMonitor" not in rendered.kinds()
+    monitor, service = rendered.one("ServiceMonitor"), rendered.one("Service")
+    assert monitor["metadata"]["labels"]["release"] == "p"
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["spec"]["endpoints"] == [{"port": "http", "path": "/metrics", "interval": "15s"}]
+    assert [port["name"] for port in service["spec"]["ports"]] == ["http"]
+
+
+def test_a_test_goes_a_clients_way_through_the_service_and_is_nobodys_else(render):
+    rendered = render(EVERYTHING)
+    test = rendered.one("Pod")
+    (container,) = test["spec"]["containers"]
+    assert container["args"] == ["check", "--url=http://lab-other.here.svc:443"]
+    assert container["image"] == rendered.agent()["image"]
+    given = {each["name"]: each for each in container["env"]}
+    for name in ("WAYPOST_INTERCHANGE_DATABASE", "WAYPOST_INTERCHANGE_BROKER_MANAGEMENT_URL"):
+        assert given[name] == variables(rendered)[name]
+    assert given["SSL_CERT_FILE"]["value"] == "/ca/ca.crt" and test["spec"]["volumes"] == EVERYTHING["extraVolumes"]
+    assert test["metadata"]["labels"]["team"] == "a" and test["metadata"]["annotations"]["note"] == "b"
+    # Neither the Service nor a replica's policy or budget takes it for one of the replicas.
+    selector = rendered.one("Deployment")["spec"]["selector"]["matchLabels"]
+    assert not selector.items() <= test["metadata"]["labels"].items()
+    assert selector == rendered.one("Service")["spec"]["selector"]
+    for kind, key in (("PodDisruptionBudget", "selector"), ("NetworkPolicy", "podSelector")):
+        assert rendered.one(kind)["spec"][key] == {"matchLabels": selector}
+    policy = test["metadata"]["annotations"]["helm.sh/hook-delete-policy"]
+    assert policy == "before-hook-creation,hook-succeeded,hook-failed"

@@ -4,9 +4,9 @@ import pytest
 import yaml
 from harness.charts import ENDPOINT
 from harness.kubernetes.helm import HelmError
+from harness.rendered import Rendered
 
 SCHEMA = json.loads((ENDPOINT / "values.schema.json").read_text())
-OLD_WORDS = "Please specify EXACTLY one of 'useClientCredentials' (boolean) or 'useUserCredentials' (boolean)"
 
 REFUSED = {
     "an unknown key": ({"workerimage": "a"}, "at '': additional properties 'workerimage' not allowed"),
@@ -35,12 +35,81 @@ REFUSED = {
     ),
 }
 
-REFUSED_IN_WORDS = {
-    "both kinds of credentials": ({"useClientCredentials": True, "useUserCredentials": True}, OLD_WORDS),
+EXACTLY_ONE = "please specify EXACTLY one of `useClientCredentials` and `useUserCredentials`"
+
+REFUSED_TOGETHER = {
+    "both kinds of old credentials": (
+        {"useClientCredentials": True, "useUserCredentials": True, "secrets": "mine"},
+        "/useUserCredentials",
+        f"false: {EXACTLY_ONE}, or in their place `credentials: {{type: client, secretName: ...}}` or "
+        "`credentials: {type: user}`",
+    ),
+    "neither kind of old credentials": (
+        {"useClientCredentials": False, "useUserCredentials": False},
+        "/useClientCredentials",
+        f"true, or `useUserCredentials` must be: {EXACTLY_ONE}",
+    ),
+    "an old kind of credentials and another new one": (
+        {"useClientCredentials": True, "secrets": "mine", "credentials": {"type": "user"}},
+        "/credentials/type",
+        "client, for `useClientCredentials` is true: exactly one kind of credentials",
+    ),
     "a client without a Secret": (
         {"useClientCredentials": True},
-        "Missing `secrets` store specification for client credentials: set `secrets`, or `credentials.secretName`",
+        "/credentials/secretName",
+        "the name of a Secret, or `secrets` must be, for `useClientCredentials` is true. It has GLOBUS_COMPUTE_CLIENT_ID "
+        "and GLOBUS_COMPUTE_CLIENT_SECRET (or FUNCX_SDK_CLIENT_ID and FUNCX_SDK_CLIENT_SECRET)",
     ),
+    "a tag and a digest": (
+        {"image": {"tag": "1", "digest": f"sha256:{'0' * 64}"}},
+        "/image/digest",
+        "empty, or image.tag must be: exactly one of them says which image",
+    ),
+    "an engine beside the values": (
+        {"endpoint": {"config": {"engine": {}}}},
+        "/endpoint/config/engine",
+        "removed: the engine is made of `worker` (with worker.engine and worker.provider for more options), or stands in "
+        "an own endpoint.userConfigTemplate",
+    ),
+    "a template for an endpoint that has none": (
+        {"endpoint": {"kind": "direct", "userConfigTemplate": "engine: {}"}},
+        "/endpoint/userConfigTemplate",
+        "empty, or endpoint.kind must be `template`: an endpoint of the kind `direct` has none",
+    ),
+    "a template's schema for an endpoint that has none": (
+        {"endpoint": {"kind": "direct", "userConfigSchema": {"type": "object"}}},
+        "/endpoint/userConfigSchema",
+        "empty, or endpoint.kind must be `template`: an endpoint of the kind `direct` has no template",
+    ),
+    "a claim without persistence": (
+        {"persistence": {"existingClaim": "mine"}},
+        "/persistence/existingClaim",
+        "empty, or persistence.enabled must be true",
+    ),
+    "two monitors": (
+        {"metrics": {"podMonitor": {"enabled": True}, "serviceMonitor": {"enabled": True}}},
+        "/metrics/serviceMonitor/enabled",
+        "false, or metrics.podMonitor.enabled must be: a Prometheus that selects both would scrape everything twice",
+    ),
+}
+"""What can't be together, where the schema finds it, and what it says."""
+
+TOGETHER = {
+    "an old client": {"useClientCredentials": True, "useUserCredentials": False, "secrets": "mine"},
+    "an old client whose Secret has its new name": {
+        "useClientCredentials": True,
+        "credentials": {"secretName": "mine"},
+    },
+    "an old user": {"useClientCredentials": False, "useUserCredentials": True},
+    "an old user with a client's Secret": {"useUserCredentials": True, "secrets": "mine"},
+    "a new user, and no old client": {"useClientCredentials": False, "credentials": {"type": "user"}},
+    "a digest": {"image": {"digest": f"sha256:{'0' * 64}"}},
+    "a direct endpoint": {"endpoint": {"kind": "direct", "config": {"public": True}}},
+    "a claim": {"persistence": {"enabled": True, "existingClaim": "mine"}},
+    "a monitor of services": {"metrics": {"serviceMonitor": {"enabled": True}}},
+}
+
+REFUSED_IN_WORDS = {
     "the old default of the service": (
         {"funcXServiceAddress": "curl  https://compute.api.globus.org"},
         'funcXServiceAddress: "curl  https://compute.api.globus.org" is not a URL. Write `webService: {url: ',
@@ -50,18 +119,6 @@ REFUSED_IN_WORDS = {
         "image.repository: funcx/kube-endpoint is the image of the Python endpoint, which this chart does not run. "
         "Remove image.repository and image.tag",
     ),
-    "a tag and a digest": (
-        {"image": {"tag": "1", "digest": f"sha256:{'0' * 64}"}},
-        "image.tag and image.digest are both set, and say which image: keep exactly one of them",
-    ),
-    "an engine beside the values": (
-        {"endpoint": {"config": {"engine": {}}}},
-        "endpoint.config.engine: the engine is made of `worker`",
-    ),
-    "a template without one": (
-        {"endpoint": {"kind": "direct", "userConfigTemplate": "engine: {}"}},
-        "endpoint.kind is `direct`, which has no template",
-    ),
     "more to keep than to have": (
         {"minBlocks": 5, "maxBlocks": 4},
         "worker.minBlocks is 5, more than worker.maxBlocks (4)",
@@ -69,10 +126,6 @@ REFUSED_IN_WORDS = {
     "the end of what a template takes as it is": (
         {"worker": {"init": "echo {%- endraw %}"}},
         "worker: a value has `{% endraw %}` in it",
-    ),
-    "a claim without persistence": (
-        {"persistence": {"existingClaim": "mine"}},
-        "persistence.existingClaim is set, and persistence.enabled is false",
     ),
     "a name that no Service can have": (
         {"fullnameOverride": "1st"},
@@ -86,19 +139,33 @@ REFUSED_IN_WORDS = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_the_schema_refuses(render, name):
+def test_the_schema_refuses(each_helm, name):
     values, words = REFUSED[name]
     with pytest.raises(HelmError) as refused:
-        render(values)
+        Rendered.by(each_helm, ENDPOINT, values)
     assert "values don't meet the specifications of the schema" in str(refused.value)
     assert words in str(refused.value)
 
 
+@pytest.mark.parametrize("name", REFUSED_TOGETHER)
+def test_the_schema_says_what_can_not_be_together(each_helm, name):
+    values, place, words = REFUSED_TOGETHER[name]
+    with pytest.raises(HelmError) as refused:
+        Rendered.by(each_helm, ENDPOINT, values)
+    said = [line.strip() for line in str(refused.value).splitlines() if line.strip().startswith("- at '/")]
+    assert said == [f"- at '{place}': value must be '{words}'"]
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_the_schema_takes_what_can_be_together(each_helm, name):
+    assert Rendered.by(each_helm, ENDPOINT, TOGETHER[name]).one("Deployment")
+
+
 @pytest.mark.parametrize("name", REFUSED_IN_WORDS)
-def test_what_does_not_go_together_is_refused_in_words(render, name):
+def test_what_no_schema_can_refuse_is_refused_in_words(each_helm, name):
     values, words = REFUSED_IN_WORDS[name]
     with pytest.raises(HelmError) as refused:
-        render(values)
+        Rendered.by(each_helm, ENDPOINT, values)
     assert words in str(refused.value)
 
 

@@ -280,11 +280,67 @@ def test_everything_that_can_be_set_is_set_in_the_agents_pod(everything):
     assert EVERYTHING["extraVolumeMounts"][0] in agent["volumeMounts"]
     assert EVERYTHING["extraVolumes"][0] in pod["spec"]["volumes"]
     assert pod["spec"]["containers"][1:] == EVERYTHING["extraContainers"]
+    assert pod["spec"]["initContainers"] == EVERYTHING["extraInitContainers"]
+    for key in ("hostAliases", "dnsPolicy", "dnsConfig"):
+        assert pod["spec"][key] == everything.one("Pod")["spec"][key] == EVERYTHING[key]
+    assert everything.one("ConfigMap", "lab-more")["data"] == {"endpoint": "science"}
     (files,) = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "files"]
     assert files["persistentVolumeClaim"] == {"claimName": "science-journal"}
     claim = everything.one("PersistentVolumeClaim")["spec"]
     assert (claim["storageClassName"], claim["resources"]["requests"]["storage"]) == ("fast", "2Gi")
-    assert everything.one("Deployment")["metadata"]["annotations"] == {"example.org/owner": "physics"}
+
+
+def test_everything_has_the_labels_and_annotations_that_everything_is_to_have(everything):
+    labels, annotations = EVERYTHING["commonLabels"].items(), EVERYTHING["commonAnnotations"].items()
+    for (kind, name, _), thing in everything.items():
+        if name == "lab-more":
+            # It is the user's own.
+            continue
+        assert labels <= thing["metadata"]["labels"].items(), f"{kind} {name}"
+        assert annotations <= thing["metadata"]["annotations"].items(), f"{kind} {name}"
+    for kind in ("Deployment", "Job"):
+        assert labels <= everything.one(kind)["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_openshift_chooses_users_and_groups(render):
+    rendered = render(yaml.safe_load((VALUES / "openshift.yaml").read_text()))
+    for context in (
+        rendered.pod()["spec"],
+        rendered.one("Pod")["spec"],
+        rendered.one("Job")["spec"]["template"]["spec"],
+    ):
+        assert context["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    provider = rendered.engine()["provider"]
+    assert (provider["security_profile"], provider["user_id"]) == ("restricted", None)
+    assert "group_id" not in provider
+
+
+def test_an_anchor_a_role_and_an_account_are_in_each_namespace_of_workers(everything):
+    for kind, name in (
+        ("ConfigMap", "science-anchor"),
+        ("Role", "science-workers"),
+        ("RoleBinding", "science-workers"),
+        ("ServiceAccount", "science-worker"),
+        ("NetworkPolicy", "science-workers"),
+    ):
+        places = {namespace for each, called, namespace in everything if (each, called) == (kind, name)}
+        assert places == {"science-workers", "science-gpus"}, kind
+
+
+def test_what_a_prometheus_of_service_monitors_takes_is_made_on_request(render, plain):
+    assert "ServiceMonitor" not in plain.kinds()
+    rendered = render(yaml.safe_load((VALUES / "service-monitor.yaml").read_text()))
+    assert "PodMonitor" not in rendered.kinds()
+    monitor, service = rendered.one("ServiceMonitor"), rendered.one("Service", "lab-metrics")
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert monitor["spec"]["endpoints"] == [{"port": "http", "path": "/metrics", "interval": "15s"}]
+    selector = monitor["spec"]["selector"]["matchLabels"].items()
+    assert selector <= service["metadata"]["labels"].items()
+    # The Service that workers dial is not scraped.
+    assert not selector <= rendered.one("Service", "lab")["metadata"]["labels"].items()
+    assert service["spec"]["selector"] == rendered.one("Service", "lab")["spec"]["selector"]
+    assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
+    assert service["spec"]["ports"] == [{"name": "http", "port": 9464, "targetPort": "http"}]
 
 
 def test_what_prometheus_and_grafana_take_is_made_on_request(plain, everything):

@@ -50,5 +50,10 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict]:
         """The series that an expression gives now. HttpError if it is none."""
-        answer = http.fetch("GET", f"{self._url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
-        return answer["data"]["result"]
+        return query(self._url, expression)
+
+
+def query(url: str, expression: str) -> list[dict]:
+    """The series that an expression gives now on the Prometheus at a URL. HttpError if it is none."""
+    answer = http.fetch("GET", f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
+    return answer["data"]["result"]

@@ -15,7 +15,9 @@ class Rendered(dict):
     @classmethod
     def by(cls, helm: Helm, chart: Path, values: dict | None, *arguments: str, release: str = "lab") -> Rendered:
         """A chart as a release in the namespace `here`. HelmError if it is refused."""
-        command = ["template", release, chart, "--namespace", "here", *arguments, "--values", "-"]
+        # Helm 3 takes an old Kubernetes for granted if it is built from its module alone.
+        where = ["--namespace", "here", "--kube-version", "1.34"]
+        command = ["template", release, chart, *where, *arguments, "--values", "-"]
         text = helm.run(*command, input=yaml.safe_dump(values or {}))
         objects = [thing for thing in yaml.safe_load_all(text) if thing]
         keys = [(thing["kind"], thing["metadata"]["name"], thing["metadata"].get("namespace", "")) for thing in objects]

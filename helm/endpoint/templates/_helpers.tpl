@@ -74,15 +74,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
-{{/* `metadata` of an object: (list . NAME NAMESPACE), and a dictionary with more annotations if need be. */}}
+{{/* `metadata` of an object: (list . NAME NAMESPACE), and dictionaries with more annotations and more labels if need be. */}}
 {{- define "endpoint.metadata" -}}
 {{- $root := first . -}}
+{{- $more := concat (slice . 3) (list (dict) (dict)) -}}
 metadata:
   name: {{ index . 1 }}
   namespace: {{ index . 2 }}
   labels:
     {{- include "endpoint.labels" $root | nindent 4 }}
-  {{- with merge (dict) (ternary (last .) (dict) (gt (len .) 3)) $root.Values.commonAnnotations }}
+    {{- with index $more 1 }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with merge (dict) (index $more 0) $root.Values.commonAnnotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}

@@ -1,6 +1,6 @@
 {{/*
 The values as the templates use them, as JSON: those of the old chart stand where they belong now.
-What can only be said of several values together is refused here, in words.
+What the schema can not refuse is refused here, in words.
 */}}
 {{- define "endpoint.values" -}}
 {{- $values := deepCopy .Values -}}
@@ -71,12 +71,6 @@ renamed:
 {{- end -}}
 
 {{- define "endpoint.oldCredentials" -}}
-{{- if and .useClientCredentials .useUserCredentials -}}
-{{- fail "Please specify EXACTLY one of 'useClientCredentials' (boolean) or 'useUserCredentials' (boolean); or write `credentials: {type: client, secretName: ...}` or `credentials: {type: user}` in their place" -}}
-{{- end -}}
-{{- if and .useClientCredentials (not .secrets) (not .credentials.secretName) -}}
-{{- fail "Missing `secrets` store specification for client credentials: set `secrets`, or `credentials.secretName`, to the name of a Secret with GLOBUS_COMPUTE_CLIENT_ID and GLOBUS_COMPUTE_CLIENT_SECRET (or FUNCX_SDK_CLIENT_ID and FUNCX_SDK_CLIENT_SECRET)" -}}
-{{- end -}}
 {{- if .useUserCredentials -}}
 {{- $_ := set .credentials "type" "user" -}}
 {{- else if .secrets -}}
@@ -88,19 +82,7 @@ renamed:
 {{- if regexMatch "(^|/)(compute|funcx)/kube-endpoint$" .image.repository -}}
 {{- fail (printf "image.repository: %s is the image of the Python endpoint, which this chart does not run. Remove image.repository and image.tag, or set them to an image that is built from agent/Dockerfile" .image.repository) -}}
 {{- end -}}
-{{- if and .image.digest .image.tag -}}
-{{- fail "image.tag and image.digest are both set, and say which image: keep exactly one of them" -}}
-{{- end -}}
-{{- if hasKey .endpoint.config "engine" -}}
-{{- fail "endpoint.config.engine: the engine is made of `worker` (with worker.engine and worker.provider for more options); remove it, or write an own endpoint.userConfigTemplate" -}}
-{{- end -}}
-{{- if and (eq .endpoint.kind "direct") (or .endpoint.userConfigTemplate .endpoint.userConfigSchema) -}}
-{{- fail "endpoint.kind is `direct`, which has no template: remove endpoint.userConfigTemplate and endpoint.userConfigSchema, or set endpoint.kind to `template`" -}}
-{{- end -}}
 {{- if gt (int .worker.minBlocks) (int .worker.maxBlocks) -}}
 {{- fail (printf "worker.minBlocks is %d, more than worker.maxBlocks (%d)" (int .worker.minBlocks) (int .worker.maxBlocks)) -}}
-{{- end -}}
-{{- if and .persistence.existingClaim (not .persistence.enabled) -}}
-{{- fail "persistence.existingClaim is set, and persistence.enabled is false: set it to true, or remove the claim" -}}
 {{- end -}}
 {{- end -}}

@@ -47,6 +47,26 @@ app.kubernetes.io/name: waypost-interchange
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{/* What selects the pod of `helm test`. */}}
+{{- define "interchange.testSelector" -}}
+app.kubernetes.io/name: waypost-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* What every command of `interchange` is told: the database, and where the broker's users are. */}}
+{{- define "interchange.addresses" -}}
+- name: WAYPOST_INTERCHANGE_DATABASE
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.database.secretName }}
+      key: {{ .Values.database.key }}
+- name: WAYPOST_INTERCHANGE_BROKER_MANAGEMENT_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.broker.secretName }}
+      key: {{ .Values.broker.managementUrlKey }}
+{{- end -}}
+
 {{- define "interchange.labels" -}}
 {{ include "interchange.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
@@ -73,23 +93,8 @@ metadata:
   {{- end }}
 {{- end -}}
 
-{{/* What does not go together, in words. */}}
+{{/* What the schema can not refuse. */}}
 {{- define "interchange.refusals" -}}
-{{- if not .Values.database.secretName -}}
-{{- fail "database.secretName is empty: set it to the name of a Secret whose key `url` is postgres://user:password@host/name (`kubectl create secret generic NAME --from-literal=url=...`)" -}}
-{{- end -}}
-{{- if not .Values.broker.secretName -}}
-{{- fail "broker.secretName is empty: set it to the name of a Secret whose keys `url` and `management-url` are amqp://user:password@host:5672/%2F and http://user:password@host:15672" -}}
-{{- end -}}
-{{- if and .Values.image.digest .Values.image.tag -}}
-{{- fail "image.tag and image.digest are both set, and say which image: keep exactly one of them" -}}
-{{- end -}}
-{{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
-{{- fail "ingress.enabled is true, and ingress.host is empty: set it to the name that clients use" -}}
-{{- end -}}
-{{- if and .Values.ingress.host (not .Values.ingress.enabled) -}}
-{{- fail "ingress.host is set, and ingress.enabled is false: set it to true, or remove the host (publicUrl says by which address clients come)" -}}
-{{- end -}}
 {{- if le (int .Values.terminationGracePeriodSeconds) (int .Values.drainSeconds) -}}
 {{- fail (printf "terminationGracePeriodSeconds is %d, no more than drainSeconds (%d): a pod would be killed before it has ended" (int .Values.terminationGracePeriodSeconds) (int .Values.drainSeconds)) -}}
 {{- end -}}

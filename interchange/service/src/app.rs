@@ -18,6 +18,7 @@
 //! | `intake` | what comes in over AMQP, and the connection that it comes by |
 //! | `clients`, `users`, `housekeeping` | client credentials; people; what is no longer needed goes away |
 //! | `error`, `auth`, `api` | the calls |
+//! | `check` | a client's way through a service that runs |
 //! | `serve` | starts it all |
 
 use tokio::sync::Notify;

@@ -32,6 +32,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: UserCommand,
     },
+    /// Goes a client's way through an interchange that runs: logs in, registers a function, reads it and deletes it, and
+    /// connects to the broker as that client. Nothing of it is left. `helm test` runs this.
+    Check(CheckArguments),
 }
 
 const SERVE_HELP: &str = "\
@@ -74,14 +77,8 @@ pub(crate) enum ClientCommand {
     Revoke {
         #[command(flatten)]
         database: DatabaseArguments,
-        /// RabbitMQ's management plugin, as an administrator, as for `interchange serve` [default: none]
-        #[arg(
-            long,
-            env = "WAYPOST_INTERCHANGE_BROKER_MANAGEMENT_URL",
-            hide_env_values = true,
-            value_name = "URL"
-        )]
-        broker_management_url: Option<SecretString>,
+        #[command(flatten)]
+        management: ManagementArguments,
         /// The client's id.
         client_id: Uuid,
     },
@@ -119,17 +116,36 @@ pub(crate) enum UserCommand {
     Remove {
         #[command(flatten)]
         database: DatabaseArguments,
-        /// RabbitMQ's management plugin, as an administrator, as for `interchange serve` [default: none]
-        #[arg(
-            long,
-            env = "WAYPOST_INTERCHANGE_BROKER_MANAGEMENT_URL",
-            hide_env_values = true,
-            value_name = "URL"
-        )]
-        broker_management_url: Option<SecretString>,
+        #[command(flatten)]
+        management: ManagementArguments,
         /// The user's name.
         name: String,
     },
+}
+
+/// The options of `interchange check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    #[command(flatten)]
+    pub(crate) database: DatabaseArguments,
+    #[command(flatten)]
+    pub(crate) management: ManagementArguments,
+    /// The interchange that is to be checked, which works on the same database.
+    #[arg(long, default_value = "http://127.0.0.1:5000", value_name = "URL")]
+    pub(crate) url: Url,
+}
+
+/// Where the broker's users are removed.
+#[derive(Debug, Args)]
+pub(crate) struct ManagementArguments {
+    /// RabbitMQ's management plugin, as an administrator, as for `interchange serve` [default: none]
+    #[arg(
+        long,
+        env = "WAYPOST_INTERCHANGE_BROKER_MANAGEMENT_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    pub(crate) broker_management_url: Option<SecretString>,
 }
 
 /// Where the database is.

@@ -100,10 +100,10 @@ pub(crate) async fn run(command: ClientCommand) -> anyhow::Result<()> {
         }
         ClientCommand::Revoke {
             database,
-            broker_management_url,
+            management,
             client_id,
         } => {
-            let management = management_of(broker_management_url, &database)?;
+            let management = management_of(management, &database)?;
             let store = Store::open(database_of(database)?.expose_secret())
                 .await
                 .context("the client was not revoked")?;

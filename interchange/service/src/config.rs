@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 
-use crate::cli::{DatabaseArguments, LogFormat, ServeArguments, TaskQueueType};
+use crate::cli::{DatabaseArguments, LogFormat, ManagementArguments, ServeArguments, TaskQueueType};
 
 /// Why the options can't be used. No variant holds a value that may be secret.
 #[derive(Debug, thiserror::Error)]
@@ -160,15 +160,15 @@ pub(crate) fn database_of(arguments: DatabaseArguments) -> Result<SecretString, 
     Ok(file.unwrap_or_else(|| SecretString::from(DEFAULT_DATABASE)))
 }
 
-/// The broker's management as `client revoke` and `user remove` are to use it, if it is named anywhere.
+/// The broker's management as the commands beside `serve` are to use it, if it is named anywhere.
 ///
 /// # Errors
 /// [`ConfigError`] names the file or option at fault.
 pub(crate) fn management_of(
-    flag: Option<SecretString>,
+    flag: ManagementArguments,
     database: &DatabaseArguments,
 ) -> Result<Option<Url>, ConfigError> {
-    let url = match (flag, &database.config) {
+    let url = match (flag.broker_management_url, &database.config) {
         (Some(url), _) => Some(url),
         (None, Some(path)) => read(path)?.broker_management_url,
         (None, None) => None,

@@ -11,6 +11,7 @@ mod api;
 mod app;
 mod auth;
 mod broker;
+mod check;
 mod cli;
 mod clients;
 mod clock;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
                     Command::Serve(arguments) => serve::run(*arguments).await,
                     Command::Client { command } => clients::run(command).await,
                     Command::User { command } => users::run(command).await,
+                    Command::Check(arguments) => check::run(arguments).await,
                 }
             })
         });

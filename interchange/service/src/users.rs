@@ -77,10 +77,10 @@ pub(crate) async fn run(command: UserCommand) -> anyhow::Result<()> {
         }
         UserCommand::Remove {
             database,
-            broker_management_url,
+            management,
             name,
         } => {
-            let management = management_of(broker_management_url, &database)?;
+            let management = management_of(management, &database)?;
             let store = Store::open(database_of(database)?.expose_secret())
                 .await
                 .context("the user was not removed")?;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the lowest to the highest.
-const ROOMS: [&str; 21] = [
+const ROOMS: [&str; 22] = [
     "clock",
     "metrics",
     "secrets",
@@ -26,6 +26,7 @@ const ROOMS: [&str; 21] = [
     "error",
     "auth",
     "api",
+    "check",
     "serve",
 ];
 

@@ -173,6 +173,19 @@ impl Store {
         }))
     }
 
+    /// Removes a client that is revoked and has no broker user any more, with its functions. No task may be of them.
+    pub(crate) async fn forget_client(&self, id: Uuid) -> Result<(), StoreError> {
+        transaction!(self, tx => {
+            for statement in [
+                "DELETE FROM functions WHERE owner = $1",
+                "DELETE FROM clients WHERE id = $1",
+            ] {
+                sqlx::query(statement).bind(id).execute(&mut *tx).await?;
+            }
+        });
+        Ok(())
+    }
+
     /// Notes when a client's broker user was made or renewed; 0: it has none.
     pub(crate) async fn set_client_broker_user(&self, id: Uuid, at: Milliseconds) -> Result<(), StoreError> {
         transaction!(self, tx => {

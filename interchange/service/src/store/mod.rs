@@ -147,10 +147,10 @@ const ACQUIRE_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Store {
     /// Opens the database that `url` names (`sqlite:///absolute/file.db` or `postgres://...`) and brings its tables up
-    /// to date. A SQLite file is made if it is absent.
+    /// to date. A SQLite file is made if it is absent. Tables of the next release are taken as they are.
     ///
     /// # Errors
-    /// [`StoreError`]: the URL is not understood, the database is out of reach or the tables are of a later version.
+    /// [`StoreError`]: the URL is not understood, or the database is out of reach or has other tables.
     pub(crate) async fn open(url: &str) -> Result<Self, StoreError> {
         let pool = if url.starts_with("sqlite:") {
             let options = SqliteConnectOptions::from_str(url)?
@@ -222,7 +222,11 @@ fn private_file(file: &Path) {
 }
 
 fn migrator() -> Migrator {
-    Migrator::with_migrations(migrations())
+    let mut migrator = Migrator::with_migrations(migrations());
+    // A release only adds to the tables of the one before, and so that one can be started again beside it: its pod may
+    // be moved in the middle of an upgrade, or the upgrade be taken back.
+    migrator.set_ignore_missing(true);
+    migrator
 }
 
 /// What makes the tables, in the order in which it was written.

@@ -1,8 +1,9 @@
-use sqlx::migrate::Migrator;
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{Connection as _, PgConnection, SqlStr, SqliteConnection};
 use uuid::Uuid;
 
-use super::NOW;
+use super::postgres::new_database;
+use super::{NOW, client};
 use crate::store::{Store, migrations};
 
 /// A database as the version with so many migrations left it.
@@ -68,4 +69,37 @@ async fn a_database_of_the_second_version_keeps_its_outbox_and_who_claims_it() {
             (Uuid::from_u128(task), "p")
         );
     }
+}
+
+#[tokio::test]
+async fn tables_of_the_next_release_are_taken_as_they_are() {
+    let url = new_database().await;
+    drop(Store::open(&url).await.unwrap());
+    let mut next = migrations();
+    let version = next.len() as i64 + 1;
+    let text = SqlStr::from_static("CREATE TABLE of_the_next_release (id UUID PRIMARY KEY)");
+    next.push(Migration::new(version, "next".into(), MigrationType::Simple, text, false));
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    Migrator::with_migrations(next).run(&mut connection).await.unwrap();
+    // A replica of this release is started anew while those of the next one serve.
+    let store = Store::open(&url).await.unwrap();
+    store.create_client(&client(1)).await.unwrap();
+    assert_eq!(store.clients().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn replicas_that_start_together_bring_a_database_up_to_date_once() {
+    let url = new_database().await;
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let mut first = migrations();
+    first.truncate(1);
+    Migrator::with_migrations(first).run(&mut connection).await.unwrap();
+    let opened = futures_util::future::join_all((0..6).map(|_| Store::open(&url))).await;
+    assert!(opened.iter().all(Result::is_ok));
+    let applied: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations ORDER BY version")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    let known: Vec<i64> = migrations().iter().map(|migration| migration.version).collect();
+    assert_eq!(applied, known);
 }
