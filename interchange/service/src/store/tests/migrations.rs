@@ -78,7 +78,13 @@ async fn tables_of_the_next_release_are_taken_as_they_are() {
     let mut next = migrations();
     let version = next.len() as i64 + 1;
     let text = SqlStr::from_static("CREATE TABLE of_the_next_release (id UUID PRIMARY KEY)");
-    next.push(Migration::new(version, "next".into(), MigrationType::Simple, text, false));
+    next.push(Migration::new(
+        version,
+        "next".into(),
+        MigrationType::Simple,
+        text,
+        false,
+    ));
     let mut connection = PgConnection::connect(&url).await.unwrap();
     Migrator::with_migrations(next).run(&mut connection).await.unwrap();
     // A replica of this release is started anew while those of the next one serve.
