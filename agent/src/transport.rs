@@ -1,10 +1,12 @@
 //! HTTP calls that are tried again where that is of use, by the rules of the Globus SDK.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use rustls::CertificateError;
 
 /// Calls that fail for a passing reason are tried again so many times.
 const RETRIES: u32 = 5;
@@ -134,7 +136,8 @@ fn build(trust: &Trust) -> Result<Client, reqwest::Error> {
 }
 
 /// Sends a request; a network error or an answer of 429, 500, 502, 503 or 504 is tried again after
-/// (0.25 to 0.75) x 2^n seconds, or after as long as the answer's `Retry-After` says.
+/// (0.25 to 0.75) x 2^n seconds, or after as long as the answer's `Retry-After` says. A certificate that is not believed
+/// will not be in ten seconds, either, and is tried once.
 ///
 /// # Errors
 /// The last network error. An answer of whatever status is no error here.
@@ -147,7 +150,7 @@ pub(crate) async fn send(make: impl Fn() -> RequestBuilder) -> Result<Response, 
                 retry_after(response).unwrap_or_else(|| back_off(attempt, rand::random::<f64>()))
             }
             Ok(_) => return outcome,
-            Err(error) if error.is_builder() => return outcome,
+            Err(error) if error.is_builder() || certificate_fault(error).is_some() => return outcome,
             Err(_) => back_off(attempt, rand::random::<f64>()),
         };
         if attempt == RETRIES {
@@ -184,10 +187,10 @@ fn back_off(attempt: u32, random: f64) -> Duration {
     Duration::from_secs_f64(seconds).min(BACK_OFF_MAX)
 }
 
-/// An error of the HTTP client with its causes, and without the address's query.
+/// An error of the HTTP client with its causes, without the address's query, and with what helps.
 pub(crate) fn describe(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
         if !text.contains(&cause_text) {
@@ -195,7 +198,35 @@ pub(crate) fn describe(error: &reqwest::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    with_advice(text, error)
+}
+
+/// What is said of an error and, if the certificate that was shown is of an authority that is not believed, what to do.
+pub(crate) fn with_advice(said: String, error: &(dyn Error + 'static)) -> String {
+    if matches!(certificate_fault(error), Some(CertificateError::UnknownIssuer)) {
+        return format!(
+            "{said}. The authority that signed the certificate is not believed: if it is your own, name a PEM file with \
+             its certificate by WAYPOST_CA_BUNDLE"
+        );
+    }
+    said
+}
+
+/// What is wrong with the certificate that was shown, if that is the reason for an error.
+fn certificate_fault<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(rustls::Error::InvalidCertificate(fault)) = current.downcast_ref() {
+            return Some(fault);
+        }
+        // The source of such an error is that of the error that it holds, and so leaves that one out.
+        let held = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match held {
+            Some(held) => Some(held),
+            None => current.source(),
+        };
+    }
+    None
 }
 
 #[cfg(test)]
@@ -222,6 +253,21 @@ mod tests {
             assert!(error.to_string().contains("none.pem"), "{error}");
         }
     }
+
+    #[test]
+    fn only_an_authority_that_is_not_believed_calls_for_a_bundle() {
+        let shown = |fault| {
+            let held = std::io::Error::other(rustls::Error::InvalidCertificate(fault));
+            let error = std::io::Error::other(held);
+            assert!(certificate_fault(&error).is_some());
+            with_advice("refused".to_owned(), &error)
+        };
+        let advised = shown(CertificateError::UnknownIssuer);
+        assert!(advised.starts_with("refused. ") && advised.contains("WAYPOST_CA_BUNDLE"), "{advised}");
+        assert_eq!(shown(CertificateError::Expired), "refused");
+        assert!(certificate_fault(&std::io::Error::other("no route")).is_none());
+    }
+
     /// Where rustls looks for root certificates instead of where the system has them.
     const ROOTS: &str = "SSL_CERT_FILE";
 

@@ -33,11 +33,12 @@ class ProcessError(Exception):
 class Process:
     """A process under the keeper. Its output is in `log`, or went to the starter's own output if that is None."""
 
-    def __init__(self, keeper: Keeper, name: str, pid: int, log: Path | None):
+    def __init__(self, keeper: Keeper, name: str, pid: int, log: Path | None, log_start: int = 0):
         self._keeper = keeper
         self.name = name
         self.pid = pid
         self.log = log
+        self._log_start = log_start
         self.status: int | None = None
         """Exit code, or the negative number of the signal that ended it; None while it runs."""
 
@@ -74,6 +75,12 @@ class Process:
         """SIGKILL, to all below it as well unless `tree` is false, and the exit status."""
         self.send_signal(signal.SIGKILL, tree=tree)
         return self.wait(60)
+
+    def said(self) -> str:
+        """What it has written so far, without what is in the log of those that had its name before it."""
+        if self.log is None or not self.log.exists():
+            return ""
+        return self.log.read_bytes()[self._log_start :].decode(errors="replace")
 
     def tail(self, lines: int = 20) -> str:
         """The last lines that it wrote."""
@@ -207,6 +214,7 @@ class Keeper:
         """Starts a process in a session of its own. `environment` replaces ours. With `shown` its output is not
         logged but goes where ours goes. At the end it is sent `stop_signal` and has `grace` seconds."""
         log = None if shown else self.logs / f"{name}.log"
+        log_start = log.stat().st_size if log and log.exists() else 0
         answer = self._ask(
             "start",
             name=name,
@@ -218,7 +226,7 @@ class Keeper:
             stop_signal=int(stop_signal),
             grace=grace,
         )
-        process = Process(self, name, answer["pid"], log)
+        process = Process(self, name, answer["pid"], log, log_start)
         with self._changed:
             self._processes[process.pid] = process
             if process.pid in self._early:

@@ -8,10 +8,14 @@ import secrets
 import shutil
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from harness import http, ports
 from harness.keeper import Keeper, Process
+
+if TYPE_CHECKING:
+    from harness.certificates import Certificate
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 """Debian's own start script. The one in /usr/sbin insists on root or the rabbitmq user."""
@@ -64,7 +68,8 @@ class RabbitMQ:
     """One node. `root` is a folder to chroot into, where another version is installed (needs root).
 
     Nothing is kept for longer than the keeper lives; a stop and a start in between keep queues and messages. `address`
-    is one of this machine's on which it serves AMQP, too, and its management: pods do not reach 127.0.0.1.
+    is one of this machine's on which it serves AMQP, too, and its management: pods do not reach 127.0.0.1. With a
+    `certificate` for localhost clients are told to come by AMQPS, to the first of `tls_ports`.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class RabbitMQ:
         settings: str = "",
         address: str | None = None,
         erlang_arguments: str = "",
+        certificate: Certificate | None = None,
     ):
         self.keeper = keeper
         self.name = name
@@ -87,6 +93,7 @@ class RabbitMQ:
         self._erlang_arguments = erlang_arguments
         self.port = port or ports.free_port()
         self.management_port = management_port or ports.free_port()
+        self.tls_ports = [ports.free_port(), ports.free_port()] if certificate else []
         self.user = "waypost-admin"
         self.password = secrets.token_urlsafe(24)
         self.process: Process | None = None
@@ -123,10 +130,22 @@ log.console.level = info
 log.file = false
 {f"listeners.tcp.2 = {address}:{self.port}" if address else ""}
 {ROOT_SETTINGS if root is not None else ""}
+{self._tls_settings(certificate) if certificate else ""}
 {settings}
 """
         )
         (outside / "rabbitmq.conf").chmod(0o600)
+
+    def _tls_settings(self, certificate: Certificate) -> str:
+        """The lines for AMQPS. The files are copied to where the node sees them."""
+        for name, path in (("server.pem", certificate.certificate), ("server.key", certificate.key)):
+            shutil.copy(path, self._outside / name)
+        listeners = [f"listeners.ssl.{number} = 127.0.0.1:{port}" for number, port in enumerate(self.tls_ports, 1)]
+        files = [
+            f"ssl_options.certfile = {self._inside}/server.pem",
+            f"ssl_options.keyfile = {self._inside}/server.key",
+        ]
+        return "\n".join([*listeners, *files])
 
     @staticmethod
     def installed(root: Path | None = None) -> bool:
@@ -138,7 +157,9 @@ log.file = false
         return f"amqp://{self.user}:{self.password}@127.0.0.1:{self.port}/{quote(virtual_host, safe='')}"
 
     def public_url(self, virtual_host: str = "/") -> str:
-        """AMQP address, without a name, as pods reach it."""
+        """AMQP address, without a name, as clients and pods reach it."""
+        if self.tls_ports:
+            return f"amqps://localhost:{self.tls_ports[0]}/{quote(virtual_host, safe='')}"
         return f"amqp://{self.address or '127.0.0.1'}:{self.port}/{quote(virtual_host, safe='')}"
 
     @property
@@ -203,7 +224,7 @@ log.file = false
         """Returns once AMQP is served and the management plugin answers."""
 
         def ready() -> bool:
-            if not ports.answers(self.port):
+            if not all(ports.answers(port) for port in (self.port, *self.tls_ports)):
                 return False
             try:
                 return http.call("GET", self._api("/api/whoami"), user=(self.user, self.password))[0] == 200

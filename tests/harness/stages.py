@@ -465,6 +465,11 @@ STAGES = [
         suite("monitoring", "4.19.0"),
         *prometheus.PACKAGES,
     ),
+    line(
+        "secured",
+        "https and AMQPS with certificates of an own authority; proxies",
+        suite("secured", "4.19.0"),
+    ),
     Stage("harness", "the harness itself: nothing outlives its starter", suite("keeper"), SERVICES),
     line("compatibility", "PyYAML and jinja2 say what the agent's tables say", suite("compatibility", "4.19.0")),
     line(

@@ -94,17 +94,38 @@ impl Health {
         drop(gauge);
         let of = new.of.as_deref().unwrap_or("a person");
         match &new.why {
-            Some(why) if before.state != state => tracing::error!(
-                of,
-                "the credentials are {state}: {}; what is in hand goes on, and it is tried again, at once when the \
-                 credentials change",
-                why.replace('\n', ", ")
-            ),
+            Some(why) if before.state != state => tracing::error!(of, "{}", complaint(before.state, state, why)),
             None if matches!(before.state, "refused" | "missing") => {
                 tracing::info!(of, "the credentials are good again")
             }
             Some(_) | None => {}
         }
         self.status.send_replace(new);
+    }
+}
+
+/// What the log says of credentials that are of no use. An endpoint that had good ones may have work in hand, and goes on;
+/// what becomes of one that begins with these says who began it.
+fn complaint(before: &str, state: &str, why: &str) -> String {
+    let why = why.replace('\n', ", ");
+    let going_on = if before == "valid" {
+        "; what is in hand goes on, and it is tried again, at once when the credentials change"
+    } else {
+        ""
+    };
+    format!("the credentials are {state}: {why}{going_on}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_endpoint_that_had_good_credentials_is_said_to_go_on() {
+        let later = complaint("valid", "refused", "code: invalid_client\nmessage: gone");
+        assert!(later.starts_with("the credentials are refused: code: invalid_client, message: gone; what is in hand"));
+        for before in ["unknown", "missing"] {
+            assert_eq!(complaint(before, "refused", "gone"), "the credentials are refused: gone");
+        }
     }
 }

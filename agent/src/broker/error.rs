@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 
+use crate::transport::with_advice;
+
 /// Why there is no connection, or no consumer on it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BrokerError {
@@ -42,6 +44,9 @@ pub enum BrokerError {
 impl BrokerError {
     /// Reads what the broker, or the way to it, said.
     pub(super) fn from_lapin(error: &lapin::Error) -> Self {
+        if let lapin::ErrorKind::IOError(cause) = error.kind() {
+            return Self::Connection(with_advice(error.to_string(), cause.as_ref()));
+        }
         let lapin::ErrorKind::ProtocolError(amqp) = error.kind() else {
             return Self::Connection(error.to_string());
         };
