@@ -220,7 +220,9 @@ fn certificate_fault<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Certifi
             return Some(fault);
         }
         // The source of such an error is that of the error that it holds, and so leaves that one out.
-        let held = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let held = current
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
         next = match held {
             Some(held) => Some(held),
             None => current.source(),
@@ -263,7 +265,10 @@ mod tests {
             with_advice("refused".to_owned(), &error)
         };
         let advised = shown(CertificateError::UnknownIssuer);
-        assert!(advised.starts_with("refused. ") && advised.contains("WAYPOST_CA_BUNDLE"), "{advised}");
+        assert!(
+            advised.starts_with("refused. ") && advised.contains("WAYPOST_CA_BUNDLE"),
+            "{advised}"
+        );
         assert_eq!(shown(CertificateError::Expired), "refused");
         assert!(certificate_fault(&std::io::Error::other("no route")).is_none());
     }

@@ -162,3 +162,11 @@ def test_files_with_secrets_are_for_their_owner_only(endpoints):
     ]
     assert not open_to_others
     assert os.stat(endpoint.own_folder).st_mode & 0o077 == 0
+
+
+def test_an_endpoint_dumps_no_core_whatever_it_was_allowed_to(make_endpoint, interchange, client):
+    """Its memory holds secrets."""
+    endpoint = make_endpoint(interchange, client, checkout.KINDS[0], prefix=["prlimit", "--core=4096"])
+    limits = Path(f"/proc/{endpoint.process.pid}/limits").read_text()
+    soft, hard = re.search(r"^Max core file size +(\S+) +(\S+)", limits, re.MULTILINE).groups()
+    assert (soft, hard) == ("0", "4096")

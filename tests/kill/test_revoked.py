@@ -1,14 +1,18 @@
-"""An endpoint whose client is revoked while it runs."""
+"""An endpoint whose client is revoked while it runs.
+
+A revocation at the interchange takes the broker's users away as well, and so the way for results. Where only the login
+ends, as with Globus, results go on arriving: see python_endpoints/test_mounted_logins.py.
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
 from harness import checkout, processes
 from harness.endpoint import wait_for
 from harness.functions import double
+from harness.submitter import Submitter
 
 WAIT = 120
 EX_NOPERM = 77
@@ -26,8 +30,7 @@ def test_a_revoked_client_s_endpoint_says_so_stops_cleanly_and_does_not_start(
     become(interchange, client)
     with Executor(endpoint_id=endpoint.id, api_burst_limit=8, api_burst_window_s=1) as executor:
         assert executor.submit(double, 1).result(WAIT) == 2
-    command = [interchange.binary, "client", "revoke", client.id]
-    subprocess.run(command, env=interchange._environment(), check=True, timeout=60, capture_output=True)
+    interchange.command("client", "revoke", client.id)
 
     status = wait_for(lambda: refused(endpoint), "the endpoint to say that its credentials are refused", WAIT)
     assert endpoint.process.running, "a revocation may be taken back"
@@ -41,9 +44,37 @@ def test_a_revoked_client_s_endpoint_says_so_stops_cleanly_and_does_not_start(
     done = endpoint.run("start", endpoint.name, check=False)
     said = done.stdout + done.stderr
     assert done.returncode == EX_NOPERM, said
+    assert "what is in hand goes on" not in said, "nothing is: it does not start"
     assert "invalid_client" in said or "credentials" in said, said
     assert client.secret not in said + json.dumps(status) + endpoint.process.log.read_text()
     assert not [p for p in processes.all_processes() if client.secret in p.command]
+
+
+@pytest.mark.parametrize("kind", checkout.KINDS[:1])
+def test_a_task_that_runs_at_the_revocation_ends_and_its_result_is_held(
+    make_interchange, make_endpoint, keeper, clients, kind, tmp_path
+):
+    interchange = make_interchange()
+    client = interchange.create_client("revoked")
+    endpoint = make_endpoint(interchange, client, kind)
+    environment = interchange.client_environment(client, tmp_path / "client")
+    submitter = Submitter(keeper, clients("4.19.0"), environment, endpoint.id, tmp_path / "task")
+    interchange.command("client", "revoke", client.id)
+
+    status = wait_for(lambda: refused(endpoint), "the endpoint to say that its credentials are refused", WAIT)
+    assert work(status) == (1, 1), "the task runs on"
+    submitter.gate.touch()
+    wait_for(lambda: work(endpoint.status()) == (0, 1), "the task to end, and its result to be held", WAIT)
+    assert refused(endpoint), "there is nobody to give it to, and it is not thrown away"
+    submitter.process.kill()
+    # A stop would wait for somebody to take it.
+    endpoint.process.kill()
+
+
+def work(status) -> tuple[int, int]:
+    """How many tasks run, and how many are held in any state."""
+    user_endpoints = status["user_endpoints"]
+    return sum(each["tasks_running"] for each in user_endpoints), sum(each["tasks_held"] for each in user_endpoints)
 
 
 def refused(endpoint):

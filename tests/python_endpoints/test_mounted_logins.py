@@ -12,6 +12,7 @@ from harness import checkout, ports, processes
 from harness.endpoint import wait_for
 from harness.interchange import Client
 from harness.login import Program, secrets_of
+from harness.submitter import Submitter
 
 WAIT = 120
 NOBODY = Client("", "")
@@ -86,7 +87,9 @@ def logged_in(service, folder: Path, user) -> Program:
     return program
 
 
-def test_a_revoked_login_is_told_work_goes_on_and_another_one_mends_it(service, mounted, start, tmp_path):
+def test_a_revoked_login_is_told_work_goes_on_and_another_one_mends_it(
+    service, mounted, start, keeper, clients, tmp_path
+):
     user = service.create_user("carol", FIRST)
     first = logged_in(service, tmp_path / "first", user)
     mounted.put(storage_db=(first.folder / "storage.db").read_bytes())
@@ -96,6 +99,7 @@ def test_a_revoked_login_is_told_work_goes_on_and_another_one_mends_it(service, 
     kept = endpoint.own_folder / "state" / "tokens"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     secrets = secrets_of(first.stored()) | {data["access_token"] for data in json.loads(kept.read_text())["tokens"]}
+    submitter = Submitter(keeper, clients("4.19.0"), first.environment, endpoint.id, tmp_path / "task")
 
     service.command("user", "password", user.name, text=f"{SECOND}\n")
     wait_for(lambda: state(endpoint)[1] == "refused", "the endpoint to say that its login is refused", WAIT)
@@ -105,6 +109,9 @@ def test_a_revoked_login_is_told_work_goes_on_and_another_one_mends_it(service, 
     assert "credentials      refused" in endpoint.run("status", endpoint.name).stdout
     assert endpoint.process.running
     assert status["user_endpoints"][0]["state"] == "running", "what is in hand goes on"
+    assert status["tasks_running"] == 1
+    submitter.gate.touch()
+    assert submitter.result() == "running", "its result arrives though nobody is logged in any more"
 
     second = logged_in(service, tmp_path / "second", type(user)(user.id, user.name, SECOND))
     mounted.put(storage_db=(second.folder / "storage.db").read_bytes())
@@ -112,8 +119,8 @@ def test_a_revoked_login_is_told_work_goes_on_and_another_one_mends_it(service, 
     assert refused(endpoint) == 0
 
     secrets |= secrets_of(second.stored()) | {data["access_token"] for data in json.loads(kept.read_text())["tokens"]}
-    log = endpoint.process.log.read_text()
-    assert "the credentials are refused" in log and "the credentials are good again" in log
+    log = endpoint.process.said()
+    assert "what is in hand goes on" in log and "the credentials are good again" in log
     shown = {
         "log": log,
         "status": json.dumps(status) + endpoint.run("status", endpoint.name).stdout,
@@ -161,7 +168,8 @@ def test_an_agent_that_has_no_credentials_yet_waits_for_them(service, mounted, s
     right = {**wrong, "GLOBUS_COMPUTE_CLIENT_SECRET": client.secret.encode()}
     mounted.put(**right)
     wait_for(lambda: state(endpoint) == ("running", "valid"), "the endpoint to run", WAIT)
-    said = endpoint.process.log.read_text() + json.dumps(endpoint.status())
+    said = endpoint.process.said() + json.dumps(endpoint.status())
+    assert "what is in hand goes on" not in said, "there was nothing in hand"
     environment = json.dumps(processes.environment_of(endpoint.process.pid))
     assert client.secret not in said + environment
     assert not [process for process in processes.all_processes() if client.secret in process.command]

@@ -125,7 +125,10 @@ mod tests {
         let later = complaint("valid", "refused", "code: invalid_client\nmessage: gone");
         assert!(later.starts_with("the credentials are refused: code: invalid_client, message: gone; what is in hand"));
         for before in ["unknown", "missing"] {
-            assert_eq!(complaint(before, "refused", "gone"), "the credentials are refused: gone");
+            assert_eq!(
+                complaint(before, "refused", "gone"),
+                "the credentials are refused: gone"
+            );
         }
     }
 }
