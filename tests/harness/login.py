@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from harness import checkout
 from harness.interchange import Interchange, User
 from harness.sign_in import code_for
 
@@ -63,6 +64,19 @@ class Program:
             process.wait()
             os.close(terminal)
 
+    def run_python(self, python: Path, code: str, *arguments: str) -> str:
+        """What a program of the SDK prints that runs on the login."""
+        done = subprocess.run(
+            [python, "-B", "-c", code, *arguments],
+            env={**self.environment, "PYTHONPATH": str(checkout.ROOT / "tests")},
+            capture_output=True,
+            text=True,
+            timeout=2 * _WAIT,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
     def stored(self) -> dict[str, dict]:
         """The tokens by their resource servers."""
         return _read_storage(self.folder / "storage.db")
@@ -95,3 +109,21 @@ def _read_storage(path: Path) -> dict[str, dict]:
 def secrets_of(stored: dict[str, dict]) -> set[str]:
     """All tokens among these."""
     return {data[name] for data in stored.values() for name in ("access_token", "refresh_token")}
+
+
+def as_version_1(python: Path, folder: Path) -> None:
+    """Makes the storage one of the SDK before version 4: by its own class, and with nobody's identity in it."""
+    program = """
+import json, os, sqlite3, sys
+from globus_sdk.token_storage.legacy import SQLiteAdapter
+path = sys.argv[1]
+rows = sqlite3.connect(path).execute("SELECT namespace, resource_server, token_data_json FROM token_storage").fetchall()
+os.unlink(path)
+adapter = SQLiteAdapter(path, namespace="user/local")
+for namespace, server, data in rows:
+    data = {name: value for name, value in json.loads(data).items() if name != "identity_id"}
+    adapter._connection.execute("REPLACE INTO token_storage VALUES (?, ?, ?)", (namespace, server, json.dumps(data)))
+adapter._connection.commit()
+adapter.close()
+"""
+    subprocess.run([python, "-B", "-c", program, folder / "storage.db"], check=True, timeout=_WAIT)

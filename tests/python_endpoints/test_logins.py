@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import stat
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from harness import checkout
 from harness.endpoint import wait_for
 from harness.interchange import Client
-from harness.login import Program, secrets_of
+from harness.login import Program, as_version_1, secrets_of
 
 WAIT = 120
 PASSWORD = "a password of many words"
@@ -124,7 +122,7 @@ def test_an_endpoint_runs_on_a_login_of_each_schema_and_refreshes_it(
         # The SDK runs on the same login, at the same time.
         submit = "import sys; from globus_compute_sdk import Executor; from harness.functions import double\n"
         submit += "with Executor(endpoint_id=sys.argv[1]) as executor: print(executor.submit(double, 21).result(120))"
-        assert run_python(clients, ours, submit, endpoint.id) == "42\n"
+        assert ours.run_python(clients("4.19.0").python, submit, endpoint.id) == "42\n"
     credentials = endpoint.status()["credentials"]
     assert (credentials["state"], credentials["of"]) == ("valid", f"identity {ada.id}" if version == 2 else None)
     after = ours.stored()
@@ -134,34 +132,3 @@ def test_an_endpoint_runs_on_a_login_of_each_schema_and_refreshes_it(
     # One that runs is in the way of a logout.
     assert "currently running: " in ours.run("logout").stdout
     assert ours.stored().keys() == after.keys()
-
-
-def run_python(clients, program, code: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [clients("4.19.0").python, "-B", "-c", code, *arguments],
-        env={**program.environment, "PYTHONPATH": str(checkout.ROOT / "tests")},
-        capture_output=True,
-        text=True,
-        timeout=2 * WAIT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def as_version_1(python: Path, folder: Path) -> None:
-    """Makes the storage one of the SDK before version 4: by its own class, and with nobody's identity in it."""
-    program = """
-import json, os, sqlite3, sys
-from globus_sdk.token_storage.legacy import SQLiteAdapter
-path = sys.argv[1]
-rows = sqlite3.connect(path).execute("SELECT namespace, resource_server, token_data_json FROM token_storage").fetchall()
-os.unlink(path)
-adapter = SQLiteAdapter(path, namespace="user/local")
-for namespace, server, data in rows:
-    data = {name: value for name, value in json.loads(data).items() if name != "identity_id"}
-    adapter._connection.execute("REPLACE INTO token_storage VALUES (?, ?, ?)", (namespace, server, json.dumps(data)))
-adapter._connection.commit()
-adapter.close()
-"""
-    subprocess.run([python, "-B", "-c", program, folder / "storage.db"], check=True, timeout=WAIT)
