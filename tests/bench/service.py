@@ -86,7 +86,17 @@ def main() -> int:
             # What follows speaks AMQP.
             return subprocess.run([python, "-B", *sys.argv], check=False).returncode
         checkout.clients("4.19.0").make(keeper)
-        build = ["cargo", "build", "--release", "--locked", "--bin", "interchange", "--bin", "waypost-bench"]
+        build = [
+            "cargo",
+            "build",
+            "--release",
+            "--locked",
+            "--workspace",
+            "--bin",
+            "interchange",
+            "--bin",
+            "waypost-bench",
+        ]
         subprocess.run(build, cwd=checkout.ROOT, check=True)
         before = os.getloadavg()[0]
         figures = measure(keeper, arguments)

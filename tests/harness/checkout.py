@@ -32,7 +32,7 @@ def binary(name: str) -> Path:
     """A program of ours, from the release build. FileNotFoundError says how to build it."""
     path = target() / "release" / name
     if not path.exists():
-        raise FileNotFoundError(f"{path} is not built: run `cargo build --release --bin {name}`")
+        raise FileNotFoundError(f"{path} is not built: run `cargo build --release --workspace --bin {name}`")
     return path
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from harness import checkout
 from harness.keeper import Keeper
-from harness.stages import STAGES, Counts, Run, Stage, prepare
+from harness.stage import Counts, Run, Stage
+from harness.stages import STAGES, prepare
 
 LANES = 3
 """How many stages without a lane of their own run at a time: they mostly wait, for a broker to start, a heartbeat, a

@@ -10,10 +10,10 @@ use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions,
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 use uuid::Uuid;
+use waypost_bench::percentile;
 use waypost_protocol::{Message, decode};
 
 use crate::amqp;
-use crate::statistics::percentile;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {

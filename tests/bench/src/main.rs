@@ -10,7 +10,6 @@ mod amqp;
 mod echo;
 mod links;
 mod load;
-mod statistics;
 
 use clap::Parser;
 

@@ -1,9 +1,9 @@
-//! Percentiles.
+//! What the benchmark computes of its measurements.
 
 use std::time::Duration;
 
 /// The duration below which `percent` of the sorted `durations` lie, by nearest rank; zero if there are none.
-pub(crate) fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+pub fn percentile(sorted: &[Duration], percent: usize) -> Duration {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
