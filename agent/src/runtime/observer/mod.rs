@@ -1,19 +1,17 @@
 //! From what the engine says of itself to metrics, log lines and status.
 
+mod blocks;
+mod tasks;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use waypost_engine::{
-    BlockEndKind, BlockId, CauseKind, Event, PublishOutcome, TaskId, TaskOutcome, Time, Waiting, WaitingCause, WorkerId,
-};
+use waypost_engine::{BlockId, Event, TaskId, Time, Waiting, WaitingCause, WorkerId};
 
 use super::status::BlockStatus;
 use crate::provider::{BlockDetails, BlockNames};
-use crate::telemetry::{
-    self, BlockEnd, BlockState, BlockWait, DeliveryKind, Label as _, Metrics, Publish, Share, SlotState,
-    TaskOutcome as Outcome, TaskState,
-};
+use crate::telemetry::{self, BlockState, BlockWait, Label as _, Metrics, Share, SlotState, TaskState};
 
 /// Where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -325,210 +323,6 @@ impl Observer {
             }
         }
     }
-
-    #[expect(clippy::wildcard_enum_match_arm, reason = "observe tells the kinds apart")]
-    fn observe_task(&mut self, now: Time, event: Event) {
-        match event {
-            Event::TaskAccepted {
-                task,
-                bytes,
-                redelivered,
-            } => {
-                let kind = if redelivered {
-                    DeliveryKind::Redelivered
-                } else {
-                    DeliveryKind::First
-                };
-                self.metrics.tasks_received.increment(kind);
-                self.received += 1;
-                self.phase(now, task, Some(Phase::Waiting { since: now }));
-                tracing::debug!(%task, bytes, redelivered, "task received");
-            }
-            Event::TaskRedelivered { task } => {
-                self.metrics.tasks_received.increment(DeliveryKind::Redelivered);
-                tracing::debug!(%task, "task delivered again while it is in hand");
-            }
-            Event::SettledTaskRedelivered { task } => {
-                self.metrics.tasks_received.increment(DeliveryKind::Redelivered);
-                tracing::debug!(%task, "task delivered again after its result was confirmed");
-            }
-            Event::TaskDispatched {
-                task,
-                worker,
-                block,
-                attempt,
-                waited,
-            } => {
-                tracing::debug!(%task, %worker, %block, attempt, ?waited, "task sent to a worker");
-            }
-            Event::TaskAdopted { task, block } => {
-                self.received += 1;
-                self.phase(now, task, Some(Phase::Running { block }));
-                tracing::info!(%task, %block, "task of an earlier life found with its worker");
-            }
-            Event::TaskStarted { task, block, slot } => {
-                if let Some(Phase::Waiting { since }) = self.tasks.get(&task) {
-                    self.metrics.task_queue_wait.observe(now.since(*since));
-                }
-                self.phase(now, task, Some(Phase::Running { block }));
-                tracing::debug!(%task, %block, slot = slot.0, "task begun");
-            }
-            Event::TaskFinished {
-                task,
-                block,
-                outcome,
-                bytes,
-                ran,
-            } => {
-                if let Some(ran) = ran {
-                    self.metrics.task_run.observe(ran);
-                }
-                self.metrics.task_results.increment(match outcome {
-                    TaskOutcome::Succeeded => Outcome::Success,
-                    TaskOutcome::Failed => Outcome::Failed,
-                });
-                self.phase(now, task, Some(Phase::Finished));
-                tracing::debug!(%task, %block, ?outcome, bytes, ?ran, "task ended");
-            }
-            Event::TaskRetried { task, failures, cause } => {
-                self.phase(now, task, Some(Phase::Waiting { since: now }));
-                tracing::warn!(%task, failures, cause = cause.as_str(), "task was ended by a fault and is tried again");
-            }
-            Event::TaskFailed { task, cause, block } => {
-                self.metrics.task_results.increment(outcome_of(cause));
-                self.phase(now, task, Some(Phase::Finished));
-                let block = block.map(|block| block.to_string());
-                tracing::warn!(%task, cause = cause.as_str(), block, "task could not be run to its end");
-            }
-            Event::TaskRunTwice { task, block } => {
-                self.metrics.tasks_run_twice.inc();
-                tracing::warn!(%task, %block, "task was run twice");
-            }
-            Event::TaskRecalled { task, worker } => {
-                tracing::debug!(%task, %worker, "task asked back from a worker that has not begun it");
-            }
-            Event::TaskGivenBack { task } => {
-                self.phase(now, task, None);
-                tracing::debug!(%task, "task given back to the queue");
-            }
-            Event::DeliveryRefreshed { task } => tracing::debug!(%task, "delivery refreshed"),
-            Event::PublishFailed {
-                task,
-                outcome,
-                again_in,
-            } => {
-                self.metrics.result_publishes.increment(match outcome {
-                    PublishOutcome::Returned => Publish::Returned,
-                    PublishOutcome::Nacked => Publish::Nacked,
-                    PublishOutcome::Unknown | PublishOutcome::Confirmed => Publish::Unknown,
-                });
-                if outcome == PublishOutcome::Returned {
-                    self.note_error("the broker has no queue for results: a result was returned".to_owned());
-                }
-                tracing::warn!(%task, ?outcome, ?again_in, "result was not taken by the broker");
-            }
-            Event::ResultConfirmed { task, took, publishes } => {
-                self.metrics.result_publishes.increment(Publish::Confirmed);
-                self.metrics.result_confirm.observe(took);
-                tracing::debug!(%task, ?took, publishes, "result confirmed");
-            }
-            Event::TaskSettled { task, took } => {
-                self.settled += 1;
-                self.phase(now, task, None);
-                tracing::debug!(%task, ?took, "task settled");
-            }
-            _ => {}
-        }
-    }
-
-    #[expect(clippy::wildcard_enum_match_arm, reason = "observe tells the kinds apart")]
-    fn observe_block(&mut self, now: Time, event: Event) {
-        match event {
-            Event::WorkerJoined {
-                worker,
-                block,
-                slots,
-                returned,
-            } => {
-                let of = self.block(now, block);
-                of.worker = Some(worker);
-                of.slots = slots;
-                of.waiting = None;
-                if of.state != BlockState::Draining {
-                    of.state = BlockState::Running;
-                }
-                self.changed = true;
-                tracing::info!(%worker, %block, slots, returned, "worker joined");
-            }
-            Event::WorkerSilent { worker, block } => {
-                let of = self.block(now, block);
-                if of.worker == Some(worker) {
-                    of.worker = None;
-                    of.state = BlockState::Lost;
-                }
-                tracing::warn!(%worker, %block, "the link to a worker is gone");
-            }
-            Event::WorkerGivenUp { block, tasks } => {
-                tracing::warn!(%block, tasks, "a silent worker was not back in time");
-            }
-            Event::BlockStarting { block } => {
-                self.block(now, block);
-                tracing::info!(%block, "block is being started");
-            }
-            Event::BlockStartFailed {
-                block,
-                end,
-                failures,
-                again_in,
-            } => {
-                self.blocks.remove(&block);
-                self.metrics.block_ends.increment(end_label(end.kind));
-                self.note_error(format!("a block could not be started: {}", end.message));
-                tracing::warn!(%block, failures, ?again_in, why = %end.message, output = %end.output, "block could not be started");
-            }
-            Event::BlockWaiting { block, waiting } => {
-                tracing::warn!(%block, name = self.names.name(block), cause = waiting.cause.as_str(), why = %waiting.text, "block does not run yet");
-                self.block(now, block).waiting = Some(waiting);
-            }
-            Event::BlockEnding { block, end } => {
-                self.block(now, block).state = BlockState::Draining;
-                tracing::warn!(%block, kind = end.kind.as_str(), why = %end.message, "the platform is ending a block");
-            }
-            Event::CircuitOpened { failures, end, tasks } => {
-                self.note_error(format!("no block starts: {}", end.message));
-                tracing::warn!(failures, tasks, why = %end.message, "no block starts, and the waiting tasks were told so");
-            }
-            Event::CircuitClosed => tracing::info!("blocks start again"),
-            Event::BlockDraining { block, idle_for } => {
-                self.block(now, block).state = BlockState::Draining;
-                tracing::info!(%block, ?idle_for, "idle block is being drained");
-            }
-            Event::BlockDeleting { block } => {
-                self.block(now, block).state = BlockState::Draining;
-                tracing::info!(%block, "block is being deleted");
-            }
-            Event::BlockEnded {
-                block,
-                end,
-                tasks,
-                expected,
-            } => {
-                self.blocks.remove(&block);
-                self.metrics.block_ends.increment(if expected {
-                    BlockEnd::Released
-                } else {
-                    end_label(end.kind)
-                });
-                if expected {
-                    tracing::info!(%block, "block has ended");
-                } else {
-                    self.note_error(format!("a block ended by itself: {}", end.message));
-                    tracing::warn!(%block, tasks, why = %end.message, output = %end.output, "block ended by itself");
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 const fn wait_label(cause: WaitingCause) -> BlockWait {
@@ -537,42 +331,5 @@ const fn wait_label(cause: WaitingCause) -> BlockWait {
         WaitingCause::Image => BlockWait::Image,
         WaitingCause::Never => BlockWait::Misconfigured,
         WaitingCause::Other => BlockWait::Other,
-    }
-}
-
-const fn end_label(kind: BlockEndKind) -> BlockEnd {
-    match kind {
-        BlockEndKind::Completed => BlockEnd::Completed,
-        BlockEndKind::Crashed => BlockEnd::Crashed,
-        BlockEndKind::OutOfMemory => BlockEnd::OutOfMemory,
-        BlockEndKind::Evicted => BlockEnd::Evicted,
-        BlockEndKind::Drained => BlockEnd::Drained,
-        BlockEndKind::Preempted => BlockEnd::Preempted,
-        BlockEndKind::NodeLost => BlockEnd::NodeLost,
-        BlockEndKind::Deleted => BlockEnd::Deleted,
-        BlockEndKind::CannotStart => BlockEnd::CannotStart,
-        BlockEndKind::Rejected => BlockEnd::Rejected,
-        BlockEndKind::Unschedulable => BlockEnd::Unschedulable,
-        BlockEndKind::ImageNotPulled => BlockEnd::ImageNotPulled,
-        BlockEndKind::Misconfigured => BlockEnd::Misconfigured,
-        BlockEndKind::CreationTimeout => BlockEnd::CreationTimeout,
-        BlockEndKind::NotRegistered => BlockEnd::NotRegistered,
-        BlockEndKind::Unknown => BlockEnd::Unknown,
-    }
-}
-
-const fn outcome_of(cause: CauseKind) -> Outcome {
-    match cause {
-        CauseKind::Refused | CauseKind::Denied | CauseKind::NoBlockStarts | CauseKind::JournalFailed => {
-            Outcome::Refused
-        }
-        CauseKind::ExecutorDied
-        | CauseKind::OutOfMemory
-        | CauseKind::BlockEnded
-        | CauseKind::WorkerLost
-        | CauseKind::WorkerForgot
-        | CauseKind::Interrupted
-        | CauseKind::Cancelled
-        | CauseKind::EndpointStopped => Outcome::Lost,
     }
 }
