@@ -12,6 +12,7 @@ import pytest
 import yaml
 from harness.charts import INTERCHANGE
 from harness.kubernetes import addresses
+from harness.kubernetes.helm import HelmError
 from harness.kubernetes.interchange import InstalledInterchange
 from harness.postgresql import PostgreSQL
 
@@ -154,3 +155,19 @@ def test_a_person_is_added_by_the_command_that_the_notes_print(installed):
         input="correct horse battery\n",
     )
     assert "added ada" in added and "ada" in installed.command("user", "list")
+
+
+def test_a_test_goes_a_clients_way_through_the_service(installed):
+    # It calls the Service by its name, and this cluster has no name server.
+    installed.change("install", "--wait", "--timeout=300s", values={"replicaCount": 1})
+    name = f"{installed.name}.{installed.namespace}.svc"
+    aliases = [{"ip": installed.address, "hostnames": [name]}]
+    installed.change("upgrade", "--wait", "--timeout=300s", values={"hostAliases": aliases})
+    installed.wait_ready()
+    said = installed.test()
+    assert f"http://{name}:5000/ is ready" in said and "a client can connect to the broker" in said
+    installed.kubectl("delete", "deployment", installed.name)
+    # A pod that ends is called as long as there is no other.
+    installed.cluster.wait(lambda: not installed.pods(), "the replica to be gone", 90)
+    with pytest.raises(HelmError, match="the interchange is not ready"):
+        installed.test()

@@ -4,8 +4,10 @@ import json
 import re
 
 import pytest
-from harness.charts import ENDPOINT
+import yaml
+from harness.charts import ENDPOINT, VALUES
 from harness.functions import by_value, double
+from harness.kubernetes.endpoint import engine
 from harness.kubernetes.helm import HelmError
 
 OURS = "all,secrets,configmaps,roles,rolebindings,serviceaccounts,networkpolicies,persistentvolumeclaims,leases"
@@ -23,6 +25,16 @@ def place_after(seconds, number):
 
     time.sleep(seconds)
     return number, socket.gethostname()
+
+
+@by_value
+def who_am_i():
+    """The user that a task runs as, which has written to its home."""
+    import os
+    import pathlib
+
+    (pathlib.Path.home() / "mark").write_text("here")
+    return os.getuid()
 
 
 def left(release, namespace=None) -> set[str]:
@@ -143,6 +155,68 @@ def test_workers_are_in_another_namespace_and_end_with_the_release(make_release,
     release.uninstall()
     wait_until_left(release, {"secret/lab-state", "secret/lab-credentials"})
     wait_until_left(release, set(), elsewhere)
+
+
+def test_workers_of_one_endpoint_are_in_several_namespaces_and_end_with_the_release(
+    make_release, make_namespace, make_executor, images
+):
+    places = [make_namespace(), make_namespace()]
+    blocks = json.dumps(engine(images.python.name, "PLACE", job_status_kwargs={"max_idletime": 600}))
+    # A template puts quotes around a text by itself.
+    template = f"engine: {blocks.replace(json.dumps('PLACE'), '{{ place }}')}\n"
+    schema = {"type": "object", "properties": {"place": {"type": "string", "enum": places}}, "required": ["place"]}
+    endpoint = {"userConfigTemplate": template, "userConfigSchema": schema}
+    release = make_release({"worker": {"namespace": places[0], "extraNamespaces": places[1:]}, "endpoint": endpoint})
+    release.install()
+    release.wait_running()
+    executors = [make_executor(release, user_endpoint_config={"place": place}) for place in places]
+    futures = [executor.submit(double, number) for number, executor in enumerate(executors)]
+    assert [future.result(timeout=120) for future in futures] == [0, 2]
+    assert [len(release.workers(place)) for place in [release.namespace, *places]] == [0, 1, 1]
+    release.uninstall()
+    wait_until_left(release, {"secret/lab-state", "secret/lab-credentials"})
+    for place in places:
+        wait_until_left(release, set(), place)
+
+
+def test_a_journal_is_kept_on_a_volume(make_release, make_executor, make_volume):
+    name, folder = make_volume()
+    release = make_release({"persistence": {"enabled": True, "storageClass": name, "size": "64Mi"}})
+    notes = release.install()
+    assert "Without persistence" not in notes
+    release.wait_running()
+
+    def journal() -> tuple[str, int]:
+        """The folder of the one journal that there is, and the number of its last file."""
+        files = sorted(folder.rglob("*.journal"))
+        (room,) = {str(path.parent) for path in files}
+        return room, int(files[-1].stem)
+
+    assert make_executor(release).submit(double, 2).result(timeout=120) == 4
+    room, number = journal()
+    release.kubectl("delete", "pod", release.agent())
+    release.wait_running()
+    assert make_executor(release).submit(double, 3).result(timeout=120) == 6
+    # The next agent has read it and goes on with it: one that found nothing would begin with the first file.
+    again, later = journal()
+    assert again == room and later > number
+    release.uninstall()
+    wait_until_left(release, {"secret/lab-state", "secret/lab-credentials"})
+
+
+def test_a_platform_may_choose_every_user_and_group(make_release, make_executor, make_platform):
+    namespace, user = make_platform()
+    values = yaml.safe_load((VALUES / "openshift.yaml").read_text())
+    release = make_release(values, namespace=namespace)
+    release.install()
+    release.wait_running()
+    assert make_executor(release).submit(who_am_i).result(timeout=120) == user
+    release.test()
+    fixed = make_release(name="fixed", namespace=namespace)
+    with pytest.raises(HelmError):
+        fixed.install("--timeout=20s")
+    events = fixed.kubectl("get", "events", "--output", "jsonpath={..message}")
+    assert f"only the user {user} may run here" in events
 
 
 def test_a_namespace_may_enforce_what_it_likes(make_release, make_namespace):

@@ -9,7 +9,7 @@ from harness import http
 from harness.charts import INTERCHANGE
 from harness.interchange import Client, client_settings
 from harness.kubernetes.cluster import Cluster
-from harness.kubernetes.helm import Helm
+from harness.kubernetes.helm import Helm, HelmError
 from harness.kubernetes.images import Image
 from harness.kubernetes.release import merged
 from harness.rabbitmq import RabbitMQ
@@ -56,6 +56,13 @@ class InstalledInterchange:
         self.values = merged(self.values, values or {})
         where = ["--namespace", self.namespace, "--values", "-"]
         return self.helm.run(verb, self.name, INTERCHANGE, *where, *arguments, input=json.dumps(self.values))
+
+    def test(self) -> str:
+        """What `helm test` prints: it goes a client's way. HelmError if that fails."""
+        done = self.helm.complete("test", self.name, "--namespace", self.namespace)
+        if done.returncode != 0:
+            raise HelmError(f"{done.stderr}\n{done.stdout}")
+        return done.stdout + done.stderr
 
     def uninstall(self) -> None:
         """As a user does, and waits for the end of all that Helm knows of."""
