@@ -64,12 +64,16 @@ SHOWN = {
 
 def table(chart: str, ask: Callable[[str], list[dict]]) -> str:
     """A dashboard's panels with what they show now, as Markdown."""
-    shown: dict[str, list[str]] = {}
+    shown: dict[str, list[tuple[float, str]]] = {}
     for each in queries(chart):
         parts = shown.setdefault(each.panel, [])
         for name, number in each.series(ask):
-            parts.append(f"{name} {SHOWN[each.unit](number)}".strip())
-    lines = [f"| {panel} | {', '.join(parts) or 'no data'} |\n" for panel, parts in shown.items()]
+            parts.append((number, f"{name} {SHOWN[each.unit](number)}".strip()))
+    lines = []
+    for panel, parts in shown.items():
+        # A series that is zero tells nothing beside one that is not.
+        told = [text for number, text in parts if number] or (["0"] if parts else ["no data"])
+        lines.append(f"| {panel} | {', '.join(told)} |\n")
     return f"| {chart} | |\n|---|---|\n{''.join(lines)}"
 
 

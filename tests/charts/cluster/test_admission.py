@@ -23,7 +23,9 @@ def test_the_api_server_takes_every_object(cluster, installer, make_namespace, n
         values = merged(values, {"worker": {"namespace": workers, "extraNamespaces": [more]}})
     command = ["template", "lab", ENDPOINT, "--namespace", release, "--values", "-"]
     objects = installer.run(*command, input=yaml.safe_dump(values))
-    said = cluster.kubectl("apply", "--dry-run=server", "--validate=strict", "--filename", "-", input=objects)
+    # One after the other: on a machine that has much else to do that takes its time.
+    apply = ["apply", "--dry-run=server", "--validate=strict", "--filename", "-"]
+    said = cluster.kubectl(*apply, input=objects, timeout=240)
     made = [line for line in said.splitlines() if line.endswith("created (server dry run)")]
     assert len(made) == len([thing for thing in yaml.safe_load_all(objects) if thing]), said
     # And as Helm itself asks for it, with what it looks up in the cluster.
