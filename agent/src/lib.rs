@@ -21,6 +21,7 @@ pub mod auth;
 mod back_off;
 pub mod broker;
 pub mod cli;
+mod cluster_client;
 pub mod config;
 pub mod hub;
 pub mod journal;

@@ -178,7 +178,7 @@ async fn run(start: Start) -> Result<Outcome, CliError> {
     let secret = state_secret();
     let in_pod = secret.is_some();
     let store = Arc::new(match secret {
-        Some(name) => open_secret(&start.directory, name).await?,
+        Some(name) => open_secret(&start.directory, name, &shown.metrics).await?,
         None => StateStore::in_folder(start.directory.path())?,
     });
     shown.serve(&start, &orders, in_pod.then(|| Arc::clone(&store)))?;
@@ -212,7 +212,11 @@ async fn run(start: Start) -> Result<Outcome, CliError> {
 }
 
 /// The state in a Secret of this namespace.
-async fn open_secret(directory: &EndpointDirectory, name: String) -> Result<StateStore, CliError> {
+async fn open_secret(
+    directory: &EndpointDirectory,
+    name: String,
+    metrics: &Arc<Metrics>,
+) -> Result<StateStore, CliError> {
     let namespace = deployment::facts().namespace().ok_or_else(|| {
         CliError::said(
             "WAYPOST_STATE_SECRET names a Secret, and its namespace is not known: outside of a pod WAYPOST_NAMESPACE \
@@ -220,7 +224,7 @@ async fn open_secret(directory: &EndpointDirectory, name: String) -> Result<Stat
             exit_code::ERROR,
         )
     })?;
-    let secret = SecretMedium::open(name, namespace).await?;
+    let secret = SecretMedium::open(name, namespace, metrics).await?;
     Ok(StateStore::in_secret(directory.path(), secret))
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
@@ -17,6 +18,8 @@ use tokio::sync::Mutex;
 
 use super::StateError;
 use super::keys;
+use crate::cluster_client;
+use crate::telemetry::Metrics;
 
 /// Kubernetes takes no larger Secret (keys and values together).
 const SIZE_MAX: usize = 1024 * 1024;
@@ -63,7 +66,7 @@ impl SecretMedium {
     ///
     /// # Errors
     /// [`StateError::Secret`] if there is no cluster. Nothing is asked of it yet.
-    pub async fn open(name: String, namespace: String) -> Result<Self, StateError> {
+    pub async fn open(name: String, namespace: String, metrics: &Arc<Metrics>) -> Result<Self, StateError> {
         let failed = |reason: String| StateError::Secret {
             name: name.clone(),
             namespace: namespace.clone(),
@@ -75,7 +78,7 @@ impl SecretMedium {
             .await
             .map_err(|error| failed(format!("no cluster is known: {error}")))?;
         config.connect_timeout = Some(TIMEOUT);
-        let client = Client::try_from(config).map_err(|error| failed(error.to_string()))?;
+        let client = cluster_client::connect(config, metrics).map_err(|error| failed(error.to_string()))?;
         Ok(Self::with_client(client, name, namespace))
     }
 

@@ -80,8 +80,16 @@ def test_an_image_that_can_not_be_pulled_ends_in_its_name_after_the_grace(shared
     [
         ({"image": "localhost/not-here:1", "image_pull_policy": "Never"}, "ErrImageNeverPull"),
         ({"env_from": [{"secretRef": {"name": "forgotten"}}]}, 'secret "forgotten" not found'),
+        # Of this no pod says a word: only its Events do.
+        (
+            {
+                "volumes": [{"name": "data", "secret": {"secretName": "lost"}}],
+                "volume_mounts": [{"name": "data", "mountPath": "/data"}],
+            },
+            'secret "lost" not found',
+        ),
     ],
-    ids=["an-image-that-must-be-there", "a-secret-that-is-not-there"],
+    ids=["an-image-that-must-be-there", "a-secret-that-is-not-there", "a-volume-whose-secret-is-not-there"],
 )
 def test_what_can_never_work_is_told_at_once(shared, make_engine, make_executor, options, words):
     # The grace and the timeouts are minutes; the answer must not wait for any of them.

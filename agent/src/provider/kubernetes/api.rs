@@ -45,6 +45,11 @@ impl ApiError {
         matches!(self, Self::Answered(status) if status.is_not_found())
     }
 
+    /// Whether the agent's account may not do this.
+    pub(super) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Answered(status) if status.is_forbidden())
+    }
+
     /// Whether the same request may be answered otherwise when it is made again.
     pub(super) fn is_transient(&self) -> bool {
         matches!(self, Self::Unsure(_))

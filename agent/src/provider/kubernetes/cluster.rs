@@ -6,21 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::client::ClientBuilder;
-use kube::client::retry::RetryPolicy;
 use kube::{Api, Client, Config};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::Instant;
-use tower::buffer::BufferLayer;
-use tower::retry::RetryLayer;
 
 use super::anchor;
 use super::api::ApiError;
-use super::counted::CountLayer;
 use super::deployment::Deployment;
 use super::events::Recorder;
 use super::limits::RateLimit;
+use super::looks::Looks;
 use super::watch::Watches;
+use crate::cluster_client;
 use crate::telemetry::Metrics;
 
 /// Requests a second that the process makes, and how many at once. A block takes two to start and two to end.
@@ -30,8 +27,6 @@ const ANNOTATIONS: (u32, u32) = (10, 20);
 /// How long an anchor is taken to be the one that was read. One that was made anew has another id, and what names the
 /// old one as its owner is deleted by Kubernetes.
 const ANCHOR_FRESH: Duration = Duration::from_secs(10);
-/// Requests that may wait for the connection.
-const QUEUE: usize = 1024;
 const SERVICE_ACCOUNT_TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 
 /// A cluster, as all user endpoints of the process see it. Nothing is connected before it is used.
@@ -40,6 +35,7 @@ pub struct Cluster {
     client: OnceCell<Client>,
     requests: RateLimit,
     annotations: RateLimit,
+    looks: Looks,
     anchors: Mutex<BTreeMap<String, (OwnerReference, Instant)>>,
     watches: Watches,
     recorder: Recorder,
@@ -57,6 +53,7 @@ impl Cluster {
             client: OnceCell::new(),
             requests: RateLimit::new(REQUESTS.0, REQUESTS.1),
             annotations: RateLimit::new(ANNOTATIONS.0, ANNOTATIONS.1),
+            looks: Looks::new(),
             anchors: Mutex::default(),
             recorder,
             metrics,
@@ -86,6 +83,10 @@ impl Cluster {
         &self.annotations
     }
 
+    pub(super) const fn looks(&self) -> &Looks {
+        &self.looks
+    }
+
     pub(super) const fn watches(&self) -> &Watches {
         &self.watches
     }
@@ -106,7 +107,7 @@ impl Cluster {
                     .await
                     .map_err(|error| ApiError::Unusable(error.to_string()))?
             };
-            connect(config, &self.metrics).map_err(ApiError::of)
+            cluster_client::connect(config, &self.metrics).map_err(ApiError::of)
         };
         self.client.get_or_try_init(connect).await.cloned()
     }
@@ -133,19 +134,4 @@ impl std::fmt::Debug for Cluster {
             .field("connected", &self.client.initialized())
             .finish_non_exhaustive()
     }
-}
-
-/// A client that repeats what the server asks to be repeated (429, 503, 504; as it says in `Retry-After`), a few times:
-/// what a request means is not known down here.
-fn connect(mut config: Config, metrics: &Arc<Metrics>) -> kube::Result<Client> {
-    config.default_retry = false;
-    let policy = RetryPolicy::new(Duration::from_millis(100), Duration::from_secs(5), 4, true)
-        .map_err(|error| kube::Error::Service(error.into()))?;
-    let client = ClientBuilder::try_from(config)?
-        .with_layer(&CountLayer(Arc::clone(metrics)))
-        .with_layer(&BufferLayer::new(QUEUE))
-        .with_layer(&RetryLayer::new(policy))
-        .with_layer(&BufferLayer::new(QUEUE))
-        .build();
-    Ok(client)
 }

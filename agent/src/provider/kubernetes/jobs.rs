@@ -331,14 +331,26 @@ impl Jobs {
         }
     }
 
-    /// What the Events about a pod say of why it does not start.
+    /// What the Events about a pod say of why it does not start; nothing if they are not asked for now.
     pub(super) async fn waiting_by_events(&self, uid: &str) -> Option<Waiting> {
+        let looks = self.cluster.looks();
+        if !looks.is_due(self.namespace()).await {
+            return None;
+        }
         let client = self.client().await.ok()?;
         let api: Api<Event> = Api::namespaced(client, self.namespace());
         let parameters = ListParams::default()
             .fields(&format!("involvedObject.uid={uid},type=Warning"))
             .limit(EVENTS_MAX);
-        let mut events = call(self.cluster.requests(), api.list(&parameters)).await.ok()?.items;
+        let mut events = match call(self.cluster.requests(), api.list(&parameters)).await {
+            Ok(list) => list.items,
+            Err(error) => {
+                if error.is_forbidden() && looks.refuse(self.namespace()) {
+                    tracing::info!(%error, "what only Events say of pods that do not start is not told");
+                }
+                return None;
+            }
+        };
         let time = |event: &Event| {
             let series = event
                 .series

@@ -118,6 +118,23 @@ async fn the_secret_is_made_before_its_pod_and_both_belong_to_the_anchor() {
     }
 }
 
+#[tokio::test]
+async fn events_say_what_a_pod_waits_for_and_are_not_asked_for_again_once_they_were_refused() {
+    let event = |_: &Value| {
+        let lost = "MountVolume.SetUp failed for volume \"data\" : secret \"lost\" not found";
+        json!({"metadata": {}, "items": [{"metadata": {}, "involvedObject": {}, "reason": "FailedMount", "message": lost}]})
+    };
+    let forbidden = |_: &Value| status(403, "Forbidden", "events is forbidden: cannot list resource \"events\"");
+    let (jobs, asked) = jobs([Answer::With(200, event), Answer::With(403, forbidden)]);
+    let waiting = jobs.waiting_by_events("uid").await.unwrap();
+    assert!(waiting.text.contains("secret \"lost\" not found"), "{}", waiting.text);
+    // Nothing is written down for a third request.
+    for _ in 0..3 {
+        assert!(jobs.waiting_by_events("uid").await.is_none());
+    }
+    assert_eq!(methods(&asked), vec![(Method::GET, "events".to_owned()); 2]);
+}
+
 /// The pod of the attempt that was asked for, as the API server has it.
 fn answered_with_what_was_made(asked: &Asked, terminating: bool) -> Value {
     let asked = asked.lock().expect("no test panics here");

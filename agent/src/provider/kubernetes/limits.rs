@@ -34,6 +34,18 @@ impl RateLimit {
         };
         sleep_until(at).await;
     }
+
+    /// Takes a permit if there is one at this moment.
+    pub(super) async fn try_permit(&self) -> bool {
+        let mut full = self.full.lock().await;
+        let now = Instant::now();
+        let (at, next) = schedule(now, *full, self.interval, self.burst);
+        let given = at <= now;
+        if given {
+            *full = Some(next);
+        }
+        given
+    }
 }
 
 /// When the permit is given, and when the bucket is full again after it.
@@ -62,5 +74,14 @@ mod tests {
         let later = now + Duration::from_secs(60);
         let (at, _) = schedule(later, full, interval, burst);
         assert_eq!(at, later, "the bucket is full again after a pause");
+    }
+
+    #[tokio::test]
+    async fn who_does_not_wait_gets_what_is_there_and_takes_nothing_from_those_after() {
+        let limit = RateLimit::new(1, 2);
+        assert!(limit.try_permit().await && limit.try_permit().await);
+        let full = *limit.full.lock().await;
+        assert!(!limit.try_permit().await);
+        assert_eq!(*limit.full.lock().await, full);
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `deployment`, `cluster` | what the agent is told of its place; what all user endpoints of the process share |
 //! | `keeper` | the blocks of one user endpoint: orders, sightings and outcomes, one after the other |
-//! | `jobs`, `api`, `limits`, `counted` | what is asked of the API server, how, how often at most, and how often in fact |
+//! | `jobs`, `api`, `limits`, `looks` | what is asked of the API server, how, how often at most, and whether of Events |
 //! | `watch` | one list and watch for each namespace |
 //! | `pod`, `layout`, `command`, `secret`, `anchor`, `labels` | the objects that are made |
 //! | `permissions` | what the agent's account may not do |
@@ -17,7 +17,6 @@ mod anchor;
 mod api;
 mod cluster;
 mod command;
-mod counted;
 mod deployment;
 mod events;
 mod explain;
@@ -27,6 +26,7 @@ mod kept;
 mod labels;
 mod layout;
 mod limits;
+mod looks;
 mod permissions;
 mod pod;
 mod refusal;

@@ -31,7 +31,7 @@ label! {
         Pods = "pods",
         /// What pods print.
         PodLogs = "pods/log",
-        /// Secrets.
+        /// Secrets: of blocks, and the state's.
         Secrets = "secrets",
         /// Anchors.
         ConfigMaps = "configmaps",
@@ -63,8 +63,8 @@ label! {
     }
 }
 
-/// What a provider asks. Anything else is counted as `other`, so that the number of series is bounded.
-const ASKED: [(ApiVerb, ApiResource); 17] = [
+/// What the provider and the state's Secret ask. Anything else is counted as `other`, so that the number of series is bounded.
+const ASKED: [(ApiVerb, ApiResource); 19] = [
     (ApiVerb::Get, ApiResource::Pods),
     (ApiVerb::List, ApiResource::Pods),
     (ApiVerb::Watch, ApiResource::Pods),
@@ -72,8 +72,10 @@ const ASKED: [(ApiVerb, ApiResource); 17] = [
     (ApiVerb::Patch, ApiResource::Pods),
     (ApiVerb::Delete, ApiResource::Pods),
     (ApiVerb::Get, ApiResource::PodLogs),
+    (ApiVerb::Get, ApiResource::Secrets),
     (ApiVerb::List, ApiResource::Secrets),
     (ApiVerb::Create, ApiResource::Secrets),
+    (ApiVerb::Patch, ApiResource::Secrets),
     (ApiVerb::Delete, ApiResource::Secrets),
     (ApiVerb::Get, ApiResource::ConfigMaps),
     (ApiVerb::Create, ApiResource::ConfigMaps),
@@ -94,7 +96,7 @@ impl ApiRequests {
     pub(super) fn new(registry: &Registry) -> Self {
         let options = Opts::new(
             "waypost_kubernetes_requests_total",
-            "Requests to the Kubernetes API for blocks, by what was asked and how it ended.",
+            "Requests to the Kubernetes API, for blocks and for the state, by what was asked and how it ended.",
         );
         let vector = IntCounterVec::new(options, &[ApiVerb::NAME, ApiResource::NAME, ApiOutcome::NAME])
             .expect("metric names and labels are fixed");
