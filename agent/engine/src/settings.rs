@@ -157,16 +157,19 @@ pub enum Bound {
     MaxCores,
     /// `max_memory`, in memory of one block.
     MaxMemory,
+    /// `strategy: none`: as many as were started at first.
+    Strategy,
 }
 
 impl Bound {
-    /// The option's name.
+    /// The option's name, with its value where that is a word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::MaxBlocks => "max_blocks",
             Self::MaxCores => "max_cores",
             Self::MaxMemory => "max_memory",
+            Self::Strategy => "strategy: none",
         }
     }
 }

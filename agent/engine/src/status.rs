@@ -40,7 +40,7 @@ pub struct Status {
     pub blocks_wanted: u32,
     /// The most blocks that there may be.
     pub blocks_max: u32,
-    /// The option that says so: the smallest of the bounds.
+    /// The option that says so: the smallest of the bounds, or the strategy.
     pub blocks_bound: Bound,
     /// The same, if it keeps more blocks from being wanted now.
     pub blocks_bounded_by: Option<Bound>,

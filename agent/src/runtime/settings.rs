@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use uuid::Uuid;
-use waypost_engine::{Acknowledge, Budget, Guarantee, OnUnschedulable, Scaling, Settings};
+use waypost_engine::{Acknowledge, Bound, Budget, Guarantee, OnUnschedulable, Scaling, Settings};
 
 use crate::config::{self, AckTiming, Delivery, EngineConfig, ProviderConfig, ScalingStrategy, UserEndpointConfig};
 
@@ -80,7 +80,18 @@ fn scaling(config: &EngineConfig) -> Result<Scaling, String> {
     match config.strategy {
         // Neither out nor in: what was started at first is all there ever is.
         ScalingStrategy::None => {
-            scaling.max_blocks = scaling.init_blocks.max(scaling.min_blocks);
+            let asked = numbers.init_blocks.max(numbers.min_blocks);
+            if asked == 0 && numbers.max_blocks > 0 {
+                return Err(
+                    "strategy: none starts no block but those of init_blocks and min_blocks, which are 0, so that no \
+                     task could ever run"
+                        .to_owned(),
+                );
+            }
+            if asked <= scaling.max_blocks {
+                scaling.bound = Bound::Strategy;
+            }
+            scaling.max_blocks = asked.min(scaling.max_blocks);
             scaling.max_idletime = Duration::from_secs(100 * 365 * 24 * 3600);
         }
         ScalingStrategy::Simple | ScalingStrategy::HtexAutoScale => {}
@@ -249,6 +260,32 @@ mod tests {
         let settings = engine(&config, 1, 1).unwrap();
         assert_eq!(settings.scaling.max_blocks, 1);
         assert!(settings.scaling.max_idletime > Duration::from_secs(1_000_000_000));
+        assert_eq!(settings.scaling.bound.as_str(), "strategy: none");
+    }
+
+    #[test]
+    fn a_strategy_of_none_that_could_never_run_a_task_is_refused_by_its_name() {
+        let mut config = pods(KubernetesProviderConfig {
+            init_blocks: 0,
+            ..KubernetesProviderConfig::default()
+        });
+        assert!(engine(&config, 1, 1).is_ok());
+        config.engine.strategy = ScalingStrategy::None;
+        let refused = engine(&config, 1, 1).unwrap_err();
+        assert!(refused.starts_with("strategy: none starts no block but"), "{refused}");
+    }
+
+    #[test]
+    fn where_a_budget_allows_fewer_than_were_to_be_started_at_first_the_budget_is_named() {
+        let mut config = pods(KubernetesProviderConfig {
+            init_cpu: Quantity::parse("2").unwrap(),
+            init_blocks: 5,
+            max_cores: Some(7.0),
+            ..KubernetesProviderConfig::default()
+        });
+        config.engine.strategy = ScalingStrategy::None;
+        let scaling = engine(&config, 1, 1).unwrap().scaling;
+        assert_eq!((scaling.max_blocks, scaling.bound.as_str()), (3, "max_cores"));
     }
 
     fn pods(provider: KubernetesProviderConfig) -> UserEndpointConfig {

@@ -55,7 +55,7 @@ pub struct UserEndpointStatus {
     pub blocks: Vec<BlockStatus>,
     /// The most blocks that it may have; 0 until it is known.
     pub blocks_max: u32,
-    /// The option that says so, the smallest of `max_blocks`, `max_cores` and `max_memory`.
+    /// The option that says so: the smallest of `max_blocks`, `max_cores` and `max_memory`, or `strategy: none`.
     pub blocks_bound: Option<&'static str>,
     /// More blocks than that are wanted.
     pub blocks_bounded: bool,
