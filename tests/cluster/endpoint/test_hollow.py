@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from harness.functions import double
 from harness.kubernetes.endpoint import IDLE
@@ -10,11 +12,20 @@ from harness.kubernetes.hollow import PLACEMENT, HollowNodes, HollowWorkers
 PODS = 100
 
 
+def kubelets_rules() -> list[str]:
+    """What kubelets have laid into this machine's own packet filter; of the cluster's, which is in its own network,
+    nothing is seen here."""
+    rules = subprocess.run(["nft", "--stateless", "list", "ruleset"], capture_output=True, text=True, check=True)
+    return [line for line in rules.stdout.splitlines() if "KUBE-" in line]
+
+
 @pytest.fixture
 def hollow_nodes(keeper, cluster):
+    before = kubelets_rules()
     nodes = HollowNodes(keeper, cluster, 2, pods=PODS).start()
     yield nodes
     nodes.end()
+    assert kubelets_rules() == before
 
 
 @pytest.fixture

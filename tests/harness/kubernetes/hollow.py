@@ -27,7 +27,9 @@ PLACEMENT = {
 }
 """Options of a provider whose pods go there. Others do not."""
 
-_NO_FILES = 'mount -t tmpfs hollow /tmp && exec "$@"'
+_ALONE = 'mount -t tmpfs hollow /tmp && PATH=/nonexistent exec "$@"'
+"""Its folders and its socket are in /tmp, whatever TMPDIR says, and would stay when it is killed. It finds no program to run,
+for it would lay its chains (KUBE-FIREWALL and others) into this machine's own iptables, and leave them there."""
 
 
 class HollowNodes:
@@ -60,9 +62,8 @@ class HollowNodes:
                 "--kube-api-qps=100",
                 "--kube-api-burst=200",
             ]
-            # Its folders and its socket are in /tmp, whatever TMPDIR says, and stay when it is killed.
             self.processes.append(
-                self.keeper.start(name, ["unshare", "--mount", "sh", "-c", _NO_FILES, "sh", *kubelet], grace=1)
+                self.keeper.start(name, ["unshare", "--mount", "sh", "-c", _ALONE, "sh", *kubelet], grace=1)
             )
         for name, process in zip(self.names, self.processes, strict=True):
             process.wait_until(lambda name=name: self._ready(name), "ready", timeout=120)
