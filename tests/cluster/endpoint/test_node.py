@@ -125,6 +125,49 @@ def second_node(keeper, cluster, builder, images):
 
 
 @pytest.fixture
+def busy_there(second_node, images, busy):
+    """A task in a pod on the second node: its future and the pod's name."""
+    second_node.cluster.import_image(images.python.archive, second_node.daemons)
+    gone = [
+        {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
+        for state in ("unreachable", "not-ready")
+    ]
+    return busy(
+        seconds=600,
+        node_selector={"kubernetes.io/hostname": second_node.name},
+        tolerations=[{"key": TAINT, "operator": "Exists"}, *gone],
+    )
+
+
+def test_a_pod_that_is_evicted_because_its_node_is_short_of_memory_is_told_in_the_kubelets_words(
+    shared, second_node, busy_there
+):
+    future, pod = busy_there
+    second_node.be_short_of_memory()
+    said = str(future.exception(timeout=150))
+    assert pod in said
+    assert second_node.name in said
+    assert "Evicted" in said
+    assert "The node was low on resource: memory" in said
+    shared.wait_for_pods(0)
+
+
+def test_a_task_on_a_node_that_nobody_hears_of_any_more_is_told_so_once_kubernetes_gives_the_node_up(
+    shared, second_node, busy_there
+):
+    """No administrator says anything. What Kubernetes waits for (300 s by default) is the pod's own toleration."""
+    future, pod = busy_there
+    second_node.lose()
+    said = str(future.exception(timeout=180))
+    assert pod in said
+    assert second_node.name in said
+    assert "DeletionByTaintManager" in said
+    # The kubelet that would say that the pod has ended is not there: it stays until its node is removed.
+    second_node.cluster.kubectl("delete", "node", second_node.name)
+    shared.wait_for_pods(0, timeout=120)
+
+
+@pytest.fixture
 def on_second_node(second_node, make_endpoint):
     """An endpoint whose agent is on the second node as long as there is one, and is given up soon if it is not."""
     made = make_endpoint("moving")

@@ -50,6 +50,8 @@ class Daemons:
         self.containerd_socket = folder / "containerd.sock"
         # What pods use of a volume is looked at once a minute by default, and only then is too much noticed.
         self.volumes_looked_at_every = "5s"
+        # Below this much free memory the kubelet evicts pods, the worst of them first.
+        self.memory_wanted_free: str | None = None
 
     @property
     def kubelet_credentials(self) -> str:
@@ -234,6 +236,11 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri",
             "volumeStatsAggPeriod": self.volumes_looked_at_every,
             "oomScoreAdj": 0,
         }
+        if self.memory_wanted_free:
+            # Not the hard limit, which is taken off what pods may ask for: those that are there would not be admitted again.
+            configuration["evictionSoft"] = {"memory.available": self.memory_wanted_free}
+            configuration["evictionSoftGracePeriod"] = {"memory.available": "1s"}
+            configuration["evictionMaxPodGracePeriod"] = 1
         if self.node.taint:
             configuration["registerWithTaints"] = [{"key": self.node.taint, "effect": "NoSchedule"}]
         return [

@@ -55,6 +55,13 @@ class SecondNode:
             environment=environment_of_daemons(self.cluster.folder),
         )
 
+    def be_short_of_memory(self) -> None:
+        """From now on the kubelet finds too little memory free, however much that is, and does what it does then."""
+        self.processes["kubelet"].kill(tree=False)
+        # More than any machine has; a share of 100 % would switch it off.
+        self.daemons.memory_wanted_free = "1Pi"
+        self._run("kubelet", self.daemons.kubelet())
+
     def _control_groups(self) -> list[Path]:
         return [group / NODE.control_group for group in ground.control_groups()]
 
