@@ -86,7 +86,8 @@ async fn serve(
 ) -> Result<String, LinkError> {
     let worker = admission.worker;
     let events = admission.events.clone();
-    let mut batch = Vec::with_capacity(BATCH);
+    // Grows with what there is to say: most sessions say little.
+    let mut batch = Vec::new();
     let (mut heard, mut said) = (Instant::now(), Instant::now());
     let mut goodbye = None;
     loop {

@@ -9,6 +9,7 @@ mod driver;
 mod environment;
 mod failure;
 mod heartbeat;
+mod memory;
 mod observer;
 mod settings;
 mod status;

@@ -6,8 +6,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, Wr
 use crate::codec::{Decoder, Encoder, Limits};
 use crate::{CodecError, LinkError, message::Message};
 
-/// How much is read at once if there is as much.
-const READ: usize = 64 * 1024;
+/// How much room there is for what comes, at first and at most: as much as came lately, for of thousands of connections most
+/// say a few bytes now and then, and a message that is kept keeps the whole buffer that it was read into.
+const ROOM: (usize, usize) = (4 * 1024, 64 * 1024);
 
 /// The two halves of a connection on which `In` comes and `Out` goes.
 pub fn split<In: Message, S: AsyncRead + AsyncWrite>(
@@ -23,6 +24,7 @@ pub fn split<In: Message, S: AsyncRead + AsyncWrite>(
 pub struct LinkReader<In, R> {
     stream: R,
     buffer: BytesMut,
+    room: usize,
     decoder: Decoder<In>,
 }
 
@@ -31,7 +33,8 @@ impl<In: Message, R: AsyncRead + Unpin> LinkReader<In, R> {
     pub fn new(stream: R, limits: Limits) -> Self {
         Self {
             stream,
-            buffer: BytesMut::with_capacity(READ),
+            buffer: BytesMut::new(),
+            room: ROOM.0,
             decoder: Decoder::new(limits),
         }
     }
@@ -50,12 +53,30 @@ impl<In: Message, R: AsyncRead + Unpin> LinkReader<In, R> {
             if let Some(message) = self.next_received()? {
                 return Ok(Some(message));
             }
-            self.buffer.reserve(READ);
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            let room = self.make_room();
+            let read = self.stream.read_buf(&mut self.buffer).await?;
+            if read == 0 {
                 let clean = self.buffer.is_empty() && self.decoder.is_between_messages();
                 return if clean { Ok(None) } else { Err(LinkError::Truncated) };
             }
+            if read == room {
+                self.room = (self.room * 2).min(ROOM.1);
+            } else if read < self.room / 4 {
+                self.room = (self.room / 2).max(ROOM.0);
+            }
         }
+    }
+
+    /// Room for what comes next, and how much it is. A frame that has begun has made its own.
+    fn make_room(&mut self) -> usize {
+        let room = self.buffer.spare_capacity_mut().len();
+        if self.buffer.is_empty() && (room < self.room / 4 || room > self.room * 4) {
+            // What was large for one message is not kept for those after it.
+            self.buffer = BytesMut::with_capacity(self.room);
+        } else if room < self.room / 4 {
+            self.buffer.reserve(self.room);
+        }
+        self.buffer.spare_capacity_mut().len()
     }
 
     /// The next message if it has been read already: with it, all that came in one go is handled in one go.
@@ -143,5 +164,39 @@ impl<W: AsyncWrite + Unpin> LinkWriter<W> {
     pub async fn close(&mut self) -> Result<(), LinkError> {
         self.flush().await?;
         Ok(self.stream.shutdown().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Limits, ToAgent};
+
+    #[tokio::test]
+    async fn a_connection_has_room_for_what_comes_and_keeps_little_once_little_comes() {
+        let (near, far) = tokio::io::duplex(4 << 20);
+        let (mut reader, _) = split::<ToAgent, _>(near, Limits::TRUSTED);
+        let (_, mut writer) = split::<ToAgent, _>(far, Limits::TRUSTED);
+        let mut hear = async |count: usize| {
+            for _ in 0..count {
+                writer.push(&ToAgent::Heartbeat).expect("it is small");
+            }
+            writer.flush().await.expect("somebody listens");
+            for _ in 0..count {
+                assert!(matches!(reader.next().await, Ok(Some(ToAgent::Heartbeat))));
+            }
+            (reader.room, reader.buffer.capacity())
+        };
+        for _ in 0..1000 {
+            let (room, capacity) = hear(1).await;
+            assert!(room == ROOM.0 && capacity <= ROOM.0, "{room} {capacity}");
+        }
+        // The last read may have found little.
+        assert!(hear(50_000).await.0 >= ROOM.1 / 2);
+        for _ in 0..20 {
+            hear(1).await;
+        }
+        let (room, capacity) = hear(1).await;
+        assert!(room == ROOM.0 && capacity <= 4 * ROOM.0, "{room} {capacity}");
     }
 }

@@ -1,6 +1,6 @@
 //! Makes a child the leader of a session of its own.
 //!
-//! The one use of `unsafe` in this crate: the standard library has no stable call for it, and its `pre_exec` is unsafe
+//! One of the two uses of `unsafe` in this crate: the standard library has no stable call for it, and its `pre_exec` is unsafe
 //! because between fork and exec only async-signal-safe functions may be called. `setsid` is one (signal-safety(7)),
 //! and nothing is allocated or locked beside it.
 #![expect(unsafe_code, reason = "see the module's documentation")]

@@ -167,5 +167,6 @@ impl Driver {
             }
         };
         self.input(input);
+        self.ebb.blocks(self.observer.block_count());
     }
 }

@@ -19,6 +19,7 @@ use super::blocks;
 use super::environment::Place;
 use super::failure::Composer;
 use super::heartbeat::{Heartbeats, Idleness};
+use super::memory::Ebb;
 use super::observer::Observer;
 use super::status::UserEndpointStatus;
 use super::{Command, Ended, Environment, Specification, settings};
@@ -52,6 +53,7 @@ pub(super) struct Driver {
     hub_events: mpsc::Receiver<HubEvent>,
     workers: BTreeMap<WorkerId, Worker>,
     observer: Observer,
+    ebb: Ebb,
     held_bytes: HeldBytes,
     heartbeats: Heartbeats,
     idleness: Idleness,
@@ -130,6 +132,7 @@ impl Driver {
             registration,
             hub_events,
             workers: BTreeMap::new(),
+            ebb: Ebb::default(),
             observer: Observer::new(names, Arc::clone(&shared.metrics)),
             held_bytes: HeldBytes::new(Arc::clone(&shared.metrics)),
             heartbeats,

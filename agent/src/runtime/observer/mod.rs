@@ -168,6 +168,11 @@ impl Observer {
         }
     }
 
+    /// How many blocks there are.
+    pub(super) fn block_count(&self) -> usize {
+        self.blocks.len()
+    }
+
     /// The blocks, for status.
     pub(super) fn blocks(&self) -> Vec<BlockStatus> {
         let status = |(block, of): (&BlockId, &Block)| BlockStatus {
