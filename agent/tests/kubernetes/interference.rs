@@ -66,9 +66,10 @@ async fn a_preempted_pod_is_told_to_be() {
         .await
         .unwrap()
         .items
-        .remove(0)
-        .metadata
-        .name
+        .into_iter()
+        // Other tests may have brought nodes of their own, which others' pods do not tolerate.
+        .find(|node| node.spec.as_ref().and_then(|spec| spec.taints.as_ref()).is_none())
+        .and_then(|node| node.metadata.name)
         .unwrap();
     let seat = json!({"status": {"capacity": {"waypost.test/seat": "1"}, "allocatable": {"waypost.test/seat": "1"}}});
     nodes
