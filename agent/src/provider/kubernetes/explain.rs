@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod,
 use waypost_engine::{BlockEnd, BlockEndKind, BlockState, ProcessExit, Waiting, WaitingCause};
 
 use super::pod::WORKER;
+use crate::config::SecurityProfile;
 
 /// What the platform did on its way to the end of a pod; from the condition `DisruptionTarget`.
 const DISRUPTION: &str = "DisruptionTarget";
@@ -322,6 +323,21 @@ fn never_ran(status: Option<&PodStatus>, words: &Words, disruption: Option<Block
         )
     });
     BlockState::Ended(end).into()
+}
+
+/// Which option would allow what a worker's last lines say it may not do; empty if they say nothing of the kind.
+pub(super) fn advice(output: &str, profile: SecurityProfile, writable_root: bool) -> &'static str {
+    match profile {
+        SecurityProfile::Restricted if !writable_root && output.contains("Read-only file system") => {
+            "its root file system is read-only, but for $HOME and /tmp. `security_profile: baseline` makes it writable, and \
+             `image` runs it as its image's own user as well (in the chart worker.securityProfile)"
+        }
+        SecurityProfile::Restricted | SecurityProfile::Baseline if output.contains("Permission denied") => {
+            "it is not run as its image's own user. `security_profile: image` does that (in the chart \
+             worker.securityProfile)"
+        }
+        SecurityProfile::Restricted | SecurityProfile::Baseline | SecurityProfile::Image => "",
+    }
 }
 
 /// Shells and runtimes say a signal as 128 and its number.

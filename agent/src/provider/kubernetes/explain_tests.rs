@@ -195,3 +195,28 @@ fn an_object_without_a_status_is_a_block_that_waits() {
     let pod = Pod::default();
     assert_eq!(observe(&pod, false).state, BlockState::Pending { why: None });
 }
+
+#[test]
+fn what_a_worker_may_not_do_is_told_with_the_option_that_allows_it() {
+    use SecurityProfile::{Baseline, Image, Restricted};
+    let read_only = "mkdir: cannot create directory '/home/ubuntu': Read-only file system";
+    let not_ours = "mkdir: cannot create directory '/home/ubuntu': Permission denied";
+    for (output, profile, writable_root, option) in [
+        (read_only, Restricted, false, "`security_profile: baseline`"),
+        (not_ours, Restricted, true, "`security_profile: image`"),
+        (not_ours, Restricted, false, "`security_profile: image`"),
+        (not_ours, Baseline, false, "`security_profile: image`"),
+    ] {
+        let advice = advice(output, profile, writable_root);
+        assert!(advice.contains(option), "{profile:?}: {advice}");
+    }
+    for (output, profile, writable_root) in [
+        (not_ours, Image, false),
+        // Then it is a volume that is read-only.
+        (read_only, Baseline, false),
+        (read_only, Restricted, true),
+        ("the well is dry", Restricted, false),
+    ] {
+        assert_eq!(advice(output, profile, writable_root), "", "{profile:?}: {output}");
+    }
+}

@@ -112,10 +112,17 @@ impl Keeper {
         }
     }
 
-    pub(super) fn tell_ended(&mut self, id: BlockId, end: BlockEnd) {
+    pub(super) fn tell_ended(&mut self, id: BlockId, mut end: BlockEnd) {
         let Some(block) = self.blocks.get_mut(&id) else { return };
         block.reading = false;
         let gone = block.gone;
+        if end.kind == BlockEndKind::Crashed {
+            let config = &self.jobs.settings.config;
+            let advice = explain::advice(&end.output, config.security_profile, config.writable_root);
+            if !advice.is_empty() {
+                end.message = format!("{}; {advice}", end.message);
+            }
+        }
         if !block.asked && end.kind != BlockEndKind::Completed {
             self.record(Reason::Failed, &end.message);
         }
