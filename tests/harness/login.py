@@ -43,9 +43,13 @@ class Program:
 
     def login(self, user: User, *arguments: str) -> tuple[int, str]:
         """Logs a user in at a terminal; the exit status, and all that was shown."""
+        return self.at_terminal(user, "login", *arguments)
+
+    def at_terminal(self, user: User, *arguments: str) -> tuple[int, str]:
+        """Runs a command at a terminal that has a user log in; the exit status, and all that was shown."""
         terminal, end = os.openpty()
         process = subprocess.Popen(
-            [self.command, "login", *arguments],
+            [self.command, *arguments],
             env=self.environment,
             stdin=end,
             stdout=end,
@@ -55,7 +59,7 @@ class Program:
         os.close(end)
         try:
             shown = _read_until(terminal, lambda text: "Authorization Code here: " in text)
-            code = code_for(self.service.url, _ADDRESS.search(shown)[1], user.name, user.password)
+            code = code_for(self.service.url, address_shown(shown), user.name, user.password)
             os.write(terminal, f"{code}\n".encode())
             shown += _read_until(terminal, lambda text: False)
             return process.wait(_WAIT), shown
@@ -80,6 +84,11 @@ class Program:
     def stored(self) -> dict[str, dict]:
         """The tokens by their resource servers."""
         return _read_storage(self.folder / "storage.db")
+
+
+def address_shown(text: str) -> str:
+    """The address that a program asks its user to open."""
+    return _ADDRESS.search(text)[1]
 
 
 def _read_until(terminal: int, done: Callable[[str], bool]) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
+import http.server
 import json
 import stat
+import threading
 import time
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from harness import checkout
 from harness.endpoint import wait_for
-from harness.interchange import Client
-from harness.login import Program, as_version_1, secrets_of
+from harness.interchange import Client, Interchange
+from harness.login import Program, address_shown, as_version_1, secrets_of
 
 WAIT = 120
 PASSWORD = "a password of many words"
@@ -106,6 +110,93 @@ def test_without_a_terminal_nobody_is_asked(ours):
     done = ours.run("start", "mine", check=False)
     assert done.returncode == 77
     assert "endpoint login" in done.stderr
+
+
+REQUIREMENTS = {
+    "code": "AuthorizationRequired",
+    "reason": "This endpoint is for people of one domain.",
+    "authorization_parameters": {
+        "session_required_single_domain": ["a.example", "b.example"],
+        "session_required_policies": ["1a26c3a8-6c5a-4a4e-a1b6-5e5d9e8a8c55"],
+        "session_required_mfa": True,
+        "prompt": "login",
+    },
+}
+"""What Globus's service answers who is not logged in as an endpoint's policy wants (GARE)."""
+
+
+class Demanding(http.server.BaseHTTPRequestHandler):
+    """Stands between a client and an interchange, and answers the first deletion of an endpoint with a demand."""
+
+    demands = 0
+    service: Interchange
+
+    def forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.command == "DELETE" and "/v2/endpoints/" in self.path and type(self).demands == 0:
+            type(self).demands += 1
+            return self.answer(403, json.dumps(REQUIREMENTS).encode())
+        connection = http.client.HTTPConnection(self.service.address, self.service.port, timeout=WAIT)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        reply = connection.getresponse()
+        self.answer(reply.status, reply.read())
+        return connection.close()
+
+    do_GET = do_POST = do_PUT = do_DELETE = forward  # noqa: N815
+
+    def answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """It is not of interest who calls."""
+
+
+@pytest.fixture
+def demanding(service):
+    """Gives a program's environment a service that demands."""
+    servers = []
+
+    def make(program: Program) -> type[Demanding]:
+        handler = type("Demanding", (Demanding,), {"service": service})
+        server = http.server.ThreadingHTTPServer((service.address, 0), handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        address = f"http://{service.address}:{server.server_port}"
+        program.environment |= {"HTTP_PROXY": address, "http_proxy": address}
+        return handler
+
+    yield make
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_login_that_the_service_asks_for_is_asked_for_as_python_does(ours, theirs, ada, demanding):
+    ours.login(ada)
+    ours.run("configure", "mine")
+    ours.run("start", "mine", "--detach")
+    ours.run("stop", "mine")
+    asked = []
+    for program in (theirs, ours):
+        handler = demanding(program)
+        status, shown = program.at_terminal(ada, "delete", "mine", "--yes", *(["--force"] if program is theirs else []))
+        assert handler.demands == 1, shown
+        asked.append(parse_qs(urlsplit(address_shown(shown)).query))
+        assert status == 0, shown
+        if program is theirs:
+            ours.run("configure", "mine")
+            ours.run("start", "mine", "--detach")
+            ours.run("stop", "mine")
+    own = {"code_challenge", "prefill_named_grant", "scope"}
+    first, second = ({name: value for name, value in each.items() if name not in own} for each in asked)
+    assert first == second
+    assert second["session_required_single_domain"] == ["a.example,b.example"]
+    assert second["session_message"] == [REQUIREMENTS["reason"]]
+    assert set(asked[0]["scope"][0].split()) == set(asked[1]["scope"][0].split())
 
 
 @pytest.mark.parametrize("version", [1, 2])

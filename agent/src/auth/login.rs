@@ -11,6 +11,7 @@ use super::api::{AuthApi, Profile};
 use super::credentials::{CredentialsError, Login, UserLogin};
 use super::error::AuthError;
 use super::id_token;
+use super::requirements::LoginRequirements;
 use super::scope::Scope;
 use super::storage::StorageError;
 use super::tokens::Tokens;
@@ -26,12 +27,17 @@ pub struct LoginFlow {
 }
 
 impl LoginFlow {
-    fn new(api: &AuthApi, user: UserLogin, namespace: String, host: &str) -> Self {
+    fn new(api: &AuthApi, user: UserLogin, namespace: String, host: &str, wanted: &LoginRequirements) -> Self {
         let random: [u8; 48] = rand::random();
         let verifier = SecretString::from(BASE64_URL_SAFE_NO_PAD.encode(random));
         let challenge = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.expose_secret()));
         let redirect_uri = api.url("v2/web/auth-code").to_string();
-        let scopes: Vec<&str> = Scope::ALL.iter().flat_map(|scope| scope.asked()).copied().collect();
+        let mut scopes: Vec<&str> = Scope::ALL.iter().flat_map(|scope| scope.asked()).copied().collect();
+        for scope in wanted.scopes() {
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
         let mut url = api.url("v2/oauth2/authorize");
         url.query_pairs_mut()
             .append_pair("client_id", &user.client_id)
@@ -43,6 +49,7 @@ impl LoginFlow {
             .append_pair("code_challenge_method", "S256")
             .append_pair("access_type", "offline")
             .append_pair("prefill_named_grant", host);
+        wanted.append_to(&mut url);
         Self {
             url,
             redirect_uri,
@@ -94,18 +101,18 @@ impl Tokens {
         Ok(None)
     }
 
-    /// Begins a login of a person on the machine called `host`.
+    /// Begins a login of a person on the machine called `host`, as a service wants it.
     ///
     /// # Errors
     /// [`AuthError`] if the credentials are a client's that are not whole, or tokens could not be stored.
-    pub fn begin_login(&self, host: &str) -> Result<LoginFlow, AuthError> {
+    pub fn begin_login(&self, host: &str, wanted: &LoginRequirements) -> Result<LoginFlow, AuthError> {
         let found = self.credentials.find()?;
         let namespace = self.credentials.namespace(&found.login);
         match found.login {
             Login::User(user) if user.storage.is_mounted() => {
                 Err(StorageError::Mounted(user.storage.path().to_owned()).into())
             }
-            Login::User(user) => Ok(LoginFlow::new(&self.api, user, namespace, host)),
+            Login::User(user) => Ok(LoginFlow::new(&self.api, user, namespace, host, wanted)),
             Login::Client(_) => Err(AuthError::LoginRequired(
                 "A client's id and secret are set, and a client does not log in as a person does".to_owned(),
             )),

@@ -7,7 +7,7 @@
 //! | `api`, `id_token` | calls to Globus Auth, and who it says has logged in |
 //! | `tokens` | a token that can be used now |
 //! | `renewal`, `watch` | tokens are renewed, and changed credentials taken up, while the endpoint runs |
-//! | `login` | logging in and out |
+//! | `login`, `requirements` | logging in and out, and in as a service wants it |
 //! | `health` | what is shown of the credentials |
 //!
 //! Nothing here calls the compute service.
@@ -19,6 +19,7 @@ mod health;
 mod id_token;
 mod login;
 mod renewal;
+mod requirements;
 mod scope;
 mod storage;
 mod token_data;
@@ -31,6 +32,7 @@ pub use error::AuthError;
 pub use health::CredentialsStatus;
 pub use login::LoginFlow;
 pub use renewal::keep_fresh;
+pub use requirements::LoginRequirements;
 pub use scope::Scope;
 pub use storage::StorageError;
 pub use tokens::{TokenKeeper, Tokens};

@@ -52,7 +52,7 @@ pub(super) fn delete(base: &Path, options: DeleteOptions) -> Result<(), CliError
             Err(error) => return Err(error),
         }
     }
-    if super::start::state_secret().is_some() {
+    if super::start::state_secret().is_some() && id.is_some() {
         // Its files are the deployment's, and its state a Secret that the agent may not delete.
         print("What is left of it in the cluster goes with its deployment: `helm uninstall`, and its state Secret");
     } else if directory.exists() {
@@ -80,10 +80,12 @@ fn delete_remote(base: &Path, config: Option<&BaseConfig>, id: uuid::Uuid) -> Re
     let session = Session::open(base, config, Arc::new(Metrics::new()), None)?;
     on_a_runtime(async {
         session.service.delete(id).await.map_err(|error| {
-            if matches!(error, ServiceError::Refused { .. }) {
+            let refused = matches!(error, ServiceError::Refused { .. });
+            let error = CliError::from(error);
+            if refused && error.wants_login().is_none() {
                 CliError::said(error.to_string(), exit_code::UNAVAILABLE)
             } else {
-                CliError::from(error)
+                error
             }
         })
     })

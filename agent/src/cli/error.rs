@@ -1,4 +1,4 @@
-use crate::auth::{AuthError, CredentialsError};
+use crate::auth::{AuthError, CredentialsError, LoginRequirements};
 use crate::config::DirectoryError;
 use crate::runtime::EnvironmentError;
 use crate::service::{BadAddress, ServiceError};
@@ -111,9 +111,20 @@ impl CliError {
         }
     }
 
-    /// Whether a person has to log in, and the same command may work then.
-    pub(super) fn wants_login(&self) -> bool {
-        matches!(self, Self::Auth(error) if error.wants_login())
+    /// How a person has to log in for the same command to work, if that is what it takes.
+    pub(super) fn wants_login(&self) -> Option<LoginRequirements> {
+        match self {
+            Self::Auth(error) => error.wants_login().then(LoginRequirements::default),
+            Self::Service(ServiceError::Refused { body, .. }) => LoginRequirements::of_answer(body),
+            Self::Service(_)
+            | Self::Credentials(_)
+            | Self::Directory(_)
+            | Self::State(_)
+            | Self::Environment(_)
+            | Self::Client(_)
+            | Self::Address(_)
+            | Self::Said { .. } => None,
+        }
     }
 
     /// Whether other credentials are what it takes.

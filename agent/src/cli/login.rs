@@ -10,7 +10,7 @@ use super::instance::{Holder, holder};
 use super::session::Session;
 use super::table::table;
 use super::{on_a_runtime, print};
-use crate::auth::{AuthError, Profile, Scope, Tokens};
+use crate::auth::{AuthError, LoginRequirements, Profile, Scope, Tokens};
 use crate::config::{BaseConfig, EndpointDirectory};
 use crate::telemetry::Metrics;
 
@@ -35,16 +35,20 @@ pub(super) fn login(base: &Path, options: &LoginOptions) -> Result<(), CliError>
             return Ok(());
         }
         if is_of_a_person {
-            run_flow(&tokens).await?;
+            run_flow(&tokens, &LoginRequirements::default()).await?;
         }
         Ok(())
     })
 }
 
 /// Logs in again, because a command has found that it is needed.
-pub(super) fn login_again(base: &Path, config: Option<&BaseConfig>) -> Result<(), CliError> {
+pub(super) fn login_again(
+    base: &Path,
+    config: Option<&BaseConfig>,
+    wanted: &LoginRequirements,
+) -> Result<(), CliError> {
     let tokens = tokens(base, config)?;
-    on_a_runtime(run_flow(&tokens))
+    on_a_runtime(run_flow(&tokens, wanted))
 }
 
 /// Whether somebody is there to log in.
@@ -53,7 +57,7 @@ pub(super) fn can_log_in() -> bool {
 }
 
 /// Has a person open the address and bring the code.
-async fn run_flow(tokens: &Tokens) -> Result<(), CliError> {
+async fn run_flow(tokens: &Tokens, wanted: &LoginRequirements) -> Result<(), CliError> {
     if !can_log_in() {
         return Err(CliError::said(
             "Unable to run native app login flow: stdin is closed or is not a TTY.",
@@ -61,7 +65,7 @@ async fn run_flow(tokens: &Tokens) -> Result<(), CliError> {
         ));
     }
     let host = nix::unistd::gethostname().unwrap_or_default();
-    let flow = tokens.begin_login(&host.to_string_lossy())?;
+    let flow = tokens.begin_login(&host.to_string_lossy(), wanted)?;
     let invitation = "Please authenticate with Globus here:";
     let rule = "-".repeat(invitation.len());
     print(&format!("\n{invitation}\n{rule}\n{}\n{rule}\n", flow.url()));

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use crate::auth::LoginRequirements;
 use crate::config::{Configuration, EndpointDirectory};
 use arguments::{Arguments, Command};
 pub use error::{CliError, exit_code};
@@ -29,12 +30,12 @@ pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
     let base = crate::config::base_directory(arguments.config_dir, variable);
     let endpoint = arguments.command.endpoint().map(str::to_owned);
-    let outcome = execute(&base, arguments.command).or_else(|error| match endpoint {
-        Some(name) if error.wants_login() && login::can_log_in() => {
+    let outcome = execute(&base, arguments.command).or_else(|error| match (endpoint, error.wants_login()) {
+        (Some(name), Some(wanted)) if login::can_log_in() => {
             error.print();
-            login_and_go_on(&base, &name)
+            login_and_go_on(&base, &name, &wanted)
         }
-        Some(_) | None => Err(error),
+        (Some(_) | None, _) => Err(error),
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -46,10 +47,10 @@ pub fn run() -> ExitCode {
 }
 
 /// Has the person at the terminal log in, then runs the command anew.
-fn login_and_go_on(base: &Path, name: &str) -> Result<(), CliError> {
+fn login_and_go_on(base: &Path, name: &str, wanted: &LoginRequirements) -> Result<(), CliError> {
     let directory = EndpointDirectory::find(base, name)?;
     let config = directory.read().ok().map(|(read, _)| read.config.0);
-    login::login_again(base, config.as_ref().map(Configuration::base))?;
+    login::login_again(base, config.as_ref().map(Configuration::base), wanted)?;
     run_anew()
 }
 
