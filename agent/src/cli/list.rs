@@ -3,6 +3,7 @@ use std::path::Path;
 use super::error::CliError;
 use super::instance::{Holder, holder};
 use super::print;
+use super::status::is_stopped_in_pod;
 use super::table::table;
 use crate::config::EndpointDirectory;
 
@@ -14,7 +15,8 @@ pub(super) fn list(base: &Path) -> Result<(), CliError> {
         .map(|directory| {
             let id = directory.endpoint_id().ok().flatten();
             let status = match (holder(&directory.pid_file()), id) {
-                (Ok(Holder::Process(_)), _) => "Running",
+                (Ok(Holder::Process(_)), _) if !is_stopped_in_pod(&directory) => "Running",
+                (Ok(Holder::Process(_)), _) => "Stopped",
                 (_, None) => "Initialized",
                 (Ok(Holder::None), Some(_)) => "Stopped",
                 (Err(_), Some(_)) => "Disconnected",

@@ -18,7 +18,7 @@ use super::arguments::StartOptions;
 use super::error::{CliError, exit_code};
 use super::instance::{Holder, Instance, holder};
 use super::session::Session;
-use super::{on_a_runtime, print, run_anew, variable};
+use super::{on_a_runtime, run_anew, variable};
 use crate::auth::AuthError;
 use crate::config::{BaseConfig, Configuration, EndpointDirectory, ProcessConfig};
 use crate::manager::Board;
@@ -33,6 +33,9 @@ pub(super) fn start(base: &Path, options: StartOptions) -> Result<(), CliError> 
     let directory = EndpointDirectory::find(base, &options.name)?;
     if woken(&directory)? {
         return Ok(());
+    }
+    if directory.exists() {
+        refuse_beside_another(base, &directory)?;
     }
     if options.detach && !options.detached {
         // What is wrong with the configuration is better said here than by the process in the background.
@@ -61,18 +64,7 @@ pub(super) fn start(base: &Path, options: StartOptions) -> Result<(), CliError> 
     }
     let instance = Instance::take(&directory.pid_file())
         .map_err(|error| CliError::said(format!("{}: {error}", directory.pid_file().display()), exit_code::ERROR))?
-        .ok_or_else(|| {
-            CliError::said(
-                format!(
-                    "Another instance of this endpoint is running.  (Perhaps on another login node?)  Refusing to \
-                     start.\n\n    Endpoint: {}\n    PID file: {}\n\nUse `endpoint status {0}` to see it, or `endpoint \
-                     stop {0}` to stop it.",
-                    directory.name(),
-                    directory.pid_file().display()
-                ),
-                exit_code::CANNOT_CREATE,
-            )
-        })?;
+        .ok_or_else(|| another_runs(&directory))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -94,6 +86,37 @@ pub(super) fn start(base: &Path, options: StartOptions) -> Result<(), CliError> 
         Outcome::Ended => Ok(()),
         // For the kubelet nothing has ended.
         Outcome::Again => run_anew(),
+    }
+}
+
+fn another_runs(directory: &EndpointDirectory) -> CliError {
+    CliError::said(
+        format!(
+            "Another instance of this endpoint is running.  (Perhaps on another login node?)  Refusing to start.\n\n    \
+             Endpoint: {}\n    PID file: {}\n\nUse `endpoint status {0}` to see it, or `endpoint stop {0}` to stop it.",
+            directory.name(),
+            directory.pid_file().display()
+        ),
+        exit_code::CANNOT_CREATE,
+    )
+}
+
+/// In a pod there is one state, which is that of the endpoint that the pod was made for.
+fn refuse_beside_another(base: &Path, directory: &EndpointDirectory) -> Result<(), CliError> {
+    let other = EndpointDirectory::list(base)
+        .into_iter()
+        .find(|other| other.name() != directory.name() && matches!(holder(&other.pid_file()), Ok(Holder::Process(_))));
+    match other {
+        Some(other) if state_secret().is_some() => Err(CliError::said(
+            format!(
+                "This pod is that of the endpoint <{}>, and has the state of no other. Install the chart once more, under \
+                 another name, for <{}>.",
+                other.name(),
+                directory.name()
+            ),
+            exit_code::CANNOT_CREATE,
+        )),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -130,12 +153,17 @@ fn woken(directory: &EndpointDirectory) -> Result<bool, CliError> {
         .map_err(|error| failed(format!("the agent runs, and does not answer: {error}")))?;
     let answer: serde_json::Value =
         serde_json::from_str(&answer).map_err(|_| failed("the agent's answer is not understood".to_owned()))?;
-    if let Some(error) = answer["error"].as_str() {
-        return Err(failed(format!(
-            "Another instance of this endpoint is running; it is not started again: {error}"
-        )));
+    if answer["runs"] == true {
+        return Err(another_runs(directory));
     }
-    print(&format!("> Endpoint <{}> starting.", directory.name()));
+    if let Some(error) = answer["error"].as_str() {
+        return Err(failed(format!("the endpoint is not started: {error}")));
+    }
+    // It runs in the pod's first process, away from whoever says this.
+    detach::say_begun(directory);
+    if let Ok(Some(id)) = directory.endpoint_id() {
+        detach::say_id(id);
+    }
     Ok(true)
 }
 

@@ -8,6 +8,7 @@ use super::arguments::StatusOptions;
 use super::error::{CliError, exit_code};
 use super::instance::{Holder, holder};
 use super::print;
+use super::start::state_secret;
 use crate::config::EndpointDirectory;
 use crate::manager::EndpointStatus;
 use crate::telemetry::ask_control;
@@ -56,6 +57,16 @@ pub(super) fn running_status(directory: &EndpointDirectory) -> Result<Option<Str
             }
         }
     }
+}
+
+/// Whether it is in a pod, and its agent waits there for `endpoint start`.
+pub(super) fn is_stopped_in_pod(directory: &EndpointDirectory) -> bool {
+    state_secret().is_some()
+        && running_status(directory)
+            .ok()
+            .flatten()
+            .and_then(|text| serde_json::from_str::<Value>(&text).ok())
+            .is_some_and(|status| status["state"] == "stopped")
 }
 
 /// The status for a person.

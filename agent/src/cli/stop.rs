@@ -11,7 +11,7 @@ use super::arguments::{StartOptions, StopOptions};
 use super::error::{CliError, exit_code};
 use super::instance::{Holder, holder};
 use super::session::Session;
-use super::status::running_status;
+use super::status::{is_stopped_in_pod, running_status};
 use super::{on_a_runtime, print};
 use crate::config::EndpointDirectory;
 use crate::telemetry::{Metrics, ask_control};
@@ -118,6 +118,10 @@ pub(super) fn stop_process(directory: &EndpointDirectory) -> Result<(), CliError
         }
         return Ok(());
     };
+    if is_stopped_in_pod(directory) {
+        print("Endpoint not active.");
+        return Ok(());
+    }
     if told_to_stop(directory, pid)? {
         return wait_until_stopped(directory);
     }

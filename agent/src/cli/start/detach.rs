@@ -12,7 +12,7 @@ use crate::config::EndpointDirectory;
 
 /// Starts the endpoint in the background, and waits until it is registered or has failed.
 pub(super) fn detach(base: &Path, directory: &EndpointDirectory, options: &StartOptions) -> Result<(), CliError> {
-    print(&format!("> Endpoint <{}> starting in detached mode.", directory.name()));
+    say_begun(directory);
     let failed = |what: &str, error: std::io::Error| CliError::said(format!("{what}: {error}"), exit_code::ERROR);
     let own = std::env::current_exe().map_err(|error| failed("the endpoint's own executable", error))?;
     let mut command = Command::new(own);
@@ -42,7 +42,7 @@ pub(super) fn detach(base: &Path, directory: &EndpointDirectory, options: &Start
         let _ = stdout.read_to_string(&mut id);
     }
     if !id.trim().is_empty() {
-        print(&format!("  Endpoint ID: {}", id.trim()));
+        say_id(id.trim());
         return Ok(());
     }
     let status = child
@@ -67,6 +67,16 @@ pub(super) fn detach(base: &Path, directory: &EndpointDirectory, options: &Start
         },
         code.max(1),
     ))
+}
+
+/// Says that an endpoint begins to run away from this terminal.
+pub(super) fn say_begun(directory: &EndpointDirectory) {
+    print(&format!("> Endpoint <{}> starting in detached mode.", directory.name()));
+}
+
+/// Says which id an endpoint has that runs there.
+pub(super) fn say_id(id: impl std::fmt::Display) {
+    print(&format!("  Endpoint ID: {id}"));
 }
 
 /// Gives up the standard streams, so that who started it does not wait for more.

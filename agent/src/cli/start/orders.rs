@@ -120,7 +120,7 @@ impl Orders {
                 }
                 Err(error) => json!({"error": error.to_string()}).to_string(),
             },
-            ("start", _) => json!({"error": "it runs already"}).to_string(),
+            ("start", _) => json!({"runs": true}).to_string(),
             (other, _) => json!({"error": format!("{other:?} is not known here")}).to_string(),
         }
     }
