@@ -59,6 +59,8 @@ def test_a_task_that_runs_at_the_revocation_ends_and_its_result_is_held(
     endpoint = make_endpoint(interchange, client, kind)
     environment = interchange.client_environment(client, tmp_path / "client")
     submitter = Submitter(keeper, clients("4.19.0"), environment, endpoint.id, tmp_path / "task")
+    # The status is written a little after what it tells.
+    wait_for(lambda: work(endpoint.status()) == (1, 1), "the task to be told as running", WAIT)
     interchange.command("client", "revoke", client.id)
 
     status = wait_for(lambda: refused(endpoint), "the endpoint to say that its credentials are refused", WAIT)
