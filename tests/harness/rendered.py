@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from harness.kubernetes.helm import Helm
+from harness.kubernetes.helm import Helm, HelmError
 
 
 class Rendered(dict):
@@ -60,3 +60,17 @@ class Rendered(dict):
         lines = self.file("user_config_template.yaml.j2").splitlines()
         assert (lines[0], lines[-1]) == ("{% raw %}", "{% endraw %}")
         return yaml.safe_load("\n".join(lines[1:-1]))["engine"]
+
+
+def refusal(helm: Helm, chart: Path, values: dict) -> str:
+    """What Helm says of values that a chart refuses. AssertionError if it takes them."""
+    try:
+        Rendered.by(helm, chart, values)
+    except HelmError as error:
+        return str(error)
+    raise AssertionError("the chart takes these values")
+
+
+def faults(said: str) -> list[str]:
+    """What a schema has against values, of all that Helm says: a line for each place."""
+    return [line.strip() for line in said.splitlines() if line.strip().startswith("- at '/")]

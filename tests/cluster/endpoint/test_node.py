@@ -10,7 +10,7 @@ import pytest
 from harness.functions import leave_mark_and_wait
 from harness.kubernetes import addresses
 from harness.kubernetes.endpoint import IDLE
-from harness.kubernetes.second_node import TAINT, SecondNode
+from harness.kubernetes.second_node import SecondNode, tolerations
 
 
 def test_a_preempted_pod_is_named_so(shared, busy):
@@ -128,14 +128,10 @@ def second_node(keeper, cluster, builder, images):
 def busy_there(second_node, images, busy):
     """A task in a pod on the second node: its future and the pod's name."""
     second_node.cluster.import_image(images.python.archive, second_node.daemons)
-    gone = [
-        {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
-        for state in ("unreachable", "not-ready")
-    ]
     return busy(
         seconds=600,
         node_selector={"kubernetes.io/hostname": second_node.name},
-        tolerations=[{"key": TAINT, "operator": "Exists"}, *gone],
+        tolerations=tolerations(seconds_lost=1),
     )
 
 
@@ -171,10 +167,6 @@ def test_a_task_on_a_node_that_nobody_hears_of_any_more_is_told_so_once_kubernet
 def on_second_node(second_node, make_endpoint):
     """An endpoint whose agent is on the second node as long as there is one, and is given up soon if it is not."""
     made = make_endpoint("moving")
-    gone = [
-        {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}
-        for state in ("unreachable", "not-ready")
-    ]
     there = {
         "weight": 100,
         "preference": {
@@ -183,7 +175,7 @@ def on_second_node(second_node, make_endpoint):
     }
     patch = {
         "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [there]}},
-        "tolerations": [{"key": TAINT, "operator": "Exists"}, *gone],
+        "tolerations": tolerations(seconds_lost=5),
     }
     made.cluster.kubectl(
         *("patch", "deployment", made.name, "--namespace", made.namespace, "--type=merge"),

@@ -20,6 +20,20 @@ TAINT = "waypost.test/second"
 NODE = Node(name="node-2", port=10260, health_port=10258, control_group="node-2", taint=TAINT)
 
 
+def tolerations(seconds_lost: int) -> list[dict]:
+    """Of a pod that may be on this node, and is given up once the node was lost for so long."""
+    lost = [
+        {
+            "key": f"node.kubernetes.io/{state}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": seconds_lost,
+        }
+        for state in ("unreachable", "not-ready")
+    ]
+    return [{"key": TAINT, "operator": "Exists"}, *lost]
+
+
 class SecondNode:
     """Up from `start` until `lose` or `end`."""
 
