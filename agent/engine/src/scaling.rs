@@ -3,9 +3,10 @@
 //! Wanted are as many slots as there are outstanding tasks times `parallelism`, in whole blocks, and `min_idle_blocks`
 //! beyond that, between `min_blocks` (which are kept) and `max_blocks` (of what exists, those that are ending included).
 //! What the slots in hand take before another block could come up is no reason to start one ([`crate::state::pace`]).
-//! More are started only so many at a time: at first a few, one more for each that came up, and after a failure one, ever
-//! later. One is ended if it had nothing to do for `max_idletime` and is not wanted, the longest idle first, never one
-//! that has a task or an unsettled result; one that still waits for a node or its image is withdrawn before that.
+//! More are started only so many at a time: a few until one has come up, which shows that image and options are right,
+//! then many, and after a failure one, ever later. One is ended if it had nothing to do for `max_idletime` and is not
+//! wanted, the longest idle first, never one that has a task or an unsettled result; one that still waits for a node or
+//! its image is withdrawn before that.
 
 use crate::state::block::Phase;
 use crate::state::random::Random;
@@ -17,8 +18,8 @@ pub(crate) struct Scaler {
     next_number: u32,
     /// The `init_blocks` were started once.
     initial_reached: bool,
-    /// Blocks that came up since a start last failed: so many more may be starting at once.
-    came_up: u32,
+    /// A block came up since a start last failed.
+    came_up: bool,
     failing: Failing,
     /// Since when there have been more blocks than are wanted.
     surplus_since: Option<Time>,
@@ -105,9 +106,10 @@ impl Scaler {
         // After a failure one start is enough to see whether it is over.
         let in_flight = if self.failing.count > 0 {
             1
+        } else if self.came_up {
+            scaling.starts_in_flight_max.max(scaling.starts_in_flight).max(1)
         } else {
-            let most = scaling.starts_in_flight_max.max(scaling.starts_in_flight);
-            scaling.starts_in_flight.saturating_add(self.came_up).min(most).max(1)
+            scaling.starts_in_flight.max(1)
         };
         short.min(room).min(in_flight.saturating_sub(census.starting))
     }
@@ -136,7 +138,7 @@ impl Scaler {
         now: Time,
     ) -> (u32, Time) {
         let failing = &mut self.failing;
-        self.came_up = 0;
+        self.came_up = false;
         failing.count = failing.count.saturating_add(1);
         failing.since.get_or_insert(now);
         failing.end = Some(end);
@@ -194,7 +196,7 @@ impl Scaler {
     /// a time in which tasks were told that no block starts.
     pub(crate) fn came_up(&mut self, started: Option<Time>) -> bool {
         if let Some(started) = started {
-            self.came_up = self.came_up.saturating_add(1);
+            self.came_up = true;
             if self.failing.last.is_none_or(|last| started > last) {
                 self.failing.not_before = None;
             }
@@ -383,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn more_may_start_at_once_the_more_came_up() {
+    fn few_start_at_once_until_one_has_come_up_and_many_from_then_on() {
         let scaling = Scaling {
             starts_in_flight: 2,
             starts_in_flight_max: 4,
@@ -391,7 +393,7 @@ mod tests {
         };
         let (now, mut random) = (Time::default(), Random::new(3));
         let mut scaler = Scaler::default();
-        for starts in [2, 3, 4, 4] {
+        for starts in [2, 4, 4] {
             assert_eq!(scaler.missing(&scaling, 9, census(0), now), starts);
             scaler.came_up(Some(now));
         }

@@ -80,9 +80,9 @@ pub struct Scaling {
     pub min_idle_blocks: u32,
     /// What `max_blocks` stands for, so that status can say what to change.
     pub bound: Bound,
-    /// How many blocks may be starting at once at first; one more for each that came up since a start last failed.
+    /// How many blocks may be starting at once until one has come up, at first and after a start has failed.
     pub starts_in_flight: u32,
-    /// The most that may be starting at once.
+    /// How many may be starting at once from then on.
     pub starts_in_flight_max: u32,
     /// How long a block may take from its start to its running, if the platform names no obstacle that has a time of
     /// its own.

@@ -89,7 +89,7 @@ fn starts_in_flight_are_bounded() {
 }
 
 #[test]
-fn the_more_come_up_the_more_are_started_at_once() {
+fn all_that_are_wanted_are_started_once_one_has_come_up() {
     let mut it = Recorder::started(scaling(Scaling {
         starts_in_flight: 1,
         ..up_to(5)
@@ -99,7 +99,12 @@ fn the_more_come_up_the_more_are_started_at_once() {
     }
     it.expect(["start block 2-0"]);
     it.hello(1, block(0), 2, &[]);
-    it.expect(["start block 2-1", "start block 2-2"]);
+    it.expect([
+        "start block 2-1",
+        "start block 2-2",
+        "start block 2-3",
+        "start block 2-4",
+    ]);
 }
 
 #[test]

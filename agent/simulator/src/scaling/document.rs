@@ -61,7 +61,7 @@ pub fn page() -> String {
            after they last were. `htex_auto_scale` does the same; `simple` and `KubeSimpleStrategy` keep all and use a third \
            more. Pods that are put off cost the rise up to some seconds of waiting. The unused ones came up when the tooth was over.\n\
          - Straggler: `simple` and `KubeSimpleStrategy` end nothing as long as there is one task, which costs them eight times \
-           the pods. We start ten at once at first and more as they come up, which costs the burst two seconds.\n\
+           the pods. We start ten at once until one has come up, which costs the burst a second.\n\
          - A quarter of the idle time takes half of the pods off the bursts, and flaps.\n",
     );
     page
