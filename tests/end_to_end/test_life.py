@@ -103,6 +103,7 @@ def test_the_status_tells_what_is_running(make_executor, make_endpoint, intercha
     assert [future.result(WAIT) for future in futures] == names
     text = endpoint.run("status", endpoint.name).stdout
     assert endpoint.id in text
+    assert re.search(r"process +\d+, since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \(direct endpoint", text), text
 
 
 def _tasks(status: dict) -> tuple[int, int]:

@@ -112,10 +112,14 @@ impl Board {
     /// An endpoint that starts now.
     #[must_use]
     pub fn new(name: &str, kind: &'static str) -> Arc<Self> {
+        let now = OffsetDateTime::from(SystemTime::now());
         Arc::new(Self {
             name: name.to_owned(),
             kind,
-            started: OffsetDateTime::from(SystemTime::now())
+            // For people, who need no fractions of a second.
+            started: now
+                .replace_nanosecond(0)
+                .unwrap_or(now)
                 .format(&Rfc3339)
                 .unwrap_or_default(),
             inner: Mutex::new(Inner {
