@@ -18,7 +18,7 @@ from harness.keeper import Keeper
 from harness.stage import Counts, Run, Stage
 from harness.stages import STAGES, prepare
 
-LANES = 3
+LANES = 4
 """How many stages without a lane of their own run at a time: they mostly wait, for a broker to start, a heartbeat, a
 grace to pass, and so leave the processors to the lane that compiles."""
 

@@ -155,6 +155,9 @@ ours is compiled."""
 WARM = "test_a_second_run_makes_its_picture_in_time"
 """The one test of the demo that measures."""
 
+BYTES = "test_bytes"
+"""The one of the tests of kills that is long, for it waits for the disk."""
+
 CLUSTER = [*kubernetes.PACKAGES, *images.PACKAGES, *([] if programs.go() else ["golang-go"])]
 
 
@@ -249,7 +252,15 @@ STAGES = [
         suite("demo", select=f"not {WARM}"),
         lane=CARGO,
     ),
-    line("kill", "no task is lost or run twice, whatever dies", suite("kill", "4.19.0"), "faketime"),
+    line(
+        "kill",
+        "no task is lost or run twice, whatever dies",
+        suite("kill", "4.19.0", select=f"not {BYTES}"),
+        "faketime",
+    ),
+    line(
+        "bytes", "what the agent holds is bounded: two gigabytes pass through it", suite("kill", "4.19.0", select=BYTES)
+    ),
     line(
         "rabbitmq4-quorum",
         "end-to-end and kill on RabbitMQ 4 with quorum task queues",
