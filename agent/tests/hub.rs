@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use endpoint::hub::{Hub, HubEvent, Registration, WorkerHandle};
-use endpoint::provider::BlockNames;
+use endpoint_provider::BlockNames;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use uuid::Uuid;

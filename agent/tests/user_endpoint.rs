@@ -10,11 +10,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use endpoint::config::{ProviderConfig, UserEndpointConfig};
 use endpoint::runtime::{
     Ended, Environment, EnvironmentSettings, LinkSettings, Specification, Stop, UserEndpoint, UserEndpointState,
 };
-use endpoint::telemetry::Metrics;
+use endpoint_config::{ProviderConfig, UserEndpointConfig};
+use endpoint_telemetry::Metrics;
 use secrecy::{SecretSlice, SecretString};
 use support::{Topology, soon};
 use uuid::Uuid;

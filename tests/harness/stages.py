@@ -172,7 +172,7 @@ CLUSTER_ALONE = ["test_network_policies.py", "test_node.py", "test_outages.py"]
 
 
 PROVIDER = [*AS_BUILT, "--test", "kubernetes", "--test", "state"]
-"""The agent's own tests that need a cluster, and that the stage `rust` therefore leaves out."""
+"""The agent's and its provider's own tests that need a cluster, and that the stage `rust` therefore leaves out."""
 
 
 def provider(shared: kubernetes.Cluster, worker: images.Image, python: images.Image) -> Callable[[Run], None]:

@@ -2,13 +2,13 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use endpoint_telemetry::{Metrics, Refused, Share};
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::credentials::Login;
 use super::error::AuthError;
 use super::token_data::TokenData;
-use crate::telemetry::{Metrics, Refused, Share};
 
 /// What is shown of the credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use endpoint_back_off::BackOff;
+
 use super::scope::Scope;
 use super::tokens::Tokens;
 use super::watch::FolderWatch;
-use crate::back_off::BackOff;
 
 /// A token is renewed at the soonest after so long, however short its life is.
 const SHORTEST: Duration = Duration::from_secs(5);
@@ -29,7 +30,7 @@ pub async fn keep_fresh(tokens: &Tokens) {
             }
             Err(error) => {
                 tracing::debug!(%error, "there is no token");
-                back_off.next()
+                back_off.next_wait()
             }
         };
         let changed = async {

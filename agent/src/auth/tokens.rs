@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use endpoint_telemetry::Metrics;
 use futures_util::future::BoxFuture;
 use reqwest::Client;
 use secrecy::zeroize::Zeroizing;
@@ -17,7 +18,6 @@ use super::health::{CredentialsStatus, Health};
 use super::id_token;
 use super::scope::Scope;
 use super::token_data::TokenData;
-use crate::telemetry::Metrics;
 
 /// Credentials that were refused are not tried again sooner, however many ask for a token.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(5);

@@ -2,6 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use endpoint_back_off::BackOff;
+use endpoint_telemetry::{self as telemetry, Metrics};
 use futures_util::StreamExt as _;
 use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
@@ -12,8 +14,6 @@ use waypost_protocol::QueueInfo;
 use super::connection::connect;
 use super::fence::Fence;
 use super::{BrokerError, BrokerState, REFUSED_RETRY, STABLE};
-use crate::back_off::BackOff;
-use crate::telemetry::{self, Metrics};
 
 /// Commands that are held here before the endpoint takes them.
 const WINDOW: u16 = 16;
@@ -96,7 +96,7 @@ async fn run(
             REFUSED_RETRY
         } else {
             state.send_replace(BrokerState::Connecting);
-            back_off.next()
+            back_off.next_wait()
         };
         tracing::warn!(%error, queue = %queue.queue, retry_in = ?wait, "no commands can be received");
         metrics.broker_reconnects.increment(telemetry::Connection::Commands);
@@ -123,7 +123,7 @@ async fn serve(
             Ok(consuming) => break consuming,
             Err(BrokerError::ExclusiveUse) => {
                 state.send_replace(BrokerState::Standby);
-                sleep(standby_wait.next()).await;
+                sleep(standby_wait.next_wait()).await;
             }
             Err(error) => return Err(error),
         }

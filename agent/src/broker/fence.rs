@@ -16,6 +16,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use endpoint_back_off::BackOff;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer, Queue};
@@ -24,7 +25,6 @@ use tokio::time::sleep;
 use super::BrokerError;
 use super::connection::{channel, consume};
 use super::properties::short;
-use crate::back_off::BackOff;
 
 /// Looks for one's own consumer until the broker is taken for one that counts none. A quorum queue that does not
 /// answer RabbitMQ within a quarter of a second is said to have no messages and no consumers.
@@ -77,7 +77,7 @@ async fn is_alone(channel: &Channel, queue: &str) -> Result<bool, BrokerError> {
     let mut wait = BackOff::new(Duration::from_millis(10), Duration::from_millis(200));
     for _ in 0..LOOKS {
         match consumers(channel, queue).await? {
-            0 => sleep(wait.next()).await,
+            0 => sleep(wait.next_wait()).await,
             count => return Ok(count == 1),
         }
     }

@@ -26,6 +26,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use endpoint_back_off::BackOff;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use serde::Serialize;
@@ -33,7 +34,6 @@ use tokio::time::{Sleep, sleep};
 use waypost_engine::{Delivery, DeliveryTag, PublishId, PublishOutcome};
 use waypost_protocol::AmqpCredentials;
 
-use crate::back_off::BackOff;
 use session::Session;
 
 pub use commands::{CommandDelivery, Commands};
@@ -340,7 +340,7 @@ impl Broker {
             REFUSED_RETRY
         } else {
             self.shown = BrokerState::Connecting;
-            self.back_off.next()
+            self.back_off.next_wait()
         };
         self.events.push_back(Event::Lost { channel, reason });
         self.state = State::Waiting(Box::pin(sleep(wait)));

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use endpoint_telemetry::{self as telemetry, Metrics, Share};
 use lapin::{Channel, Confirmation, Connection};
 use tokio::sync::Mutex;
 use waypost_protocol::QueueInfo;
@@ -9,7 +10,6 @@ use super::BrokerError;
 use super::connection::{connect, publishing_channel};
 use super::properties::Publication;
 use super::results::publish_and_confirm;
-use crate::telemetry::{self, Metrics, Share};
 
 /// A publisher that stands alone: an endpoint's heartbeats, or a notice of failure. It connects at the first publish
 /// and again after its connection was lost.

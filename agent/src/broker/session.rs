@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use endpoint_back_off::BackOff;
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, Stream as _, StreamExt as _};
@@ -20,7 +21,6 @@ use super::heartbeats::Heartbeats;
 use super::properties::Publication;
 use super::results::ResultPublisher;
 use super::{BrokerError, BrokerState, DELIVERIES_PER_TURN, Event, delivery};
-use crate::back_off::BackOff;
 
 /// How long the closing of a connection waits for what is on its way.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -307,7 +307,7 @@ impl Session {
                     if !may_be_ours && !std::mem::replace(&mut self.standby, true) {
                         events.push_back(Event::Standby);
                     }
-                    let wait = self.standby_wait.next();
+                    let wait = self.standby_wait.next_wait();
                     self.start_consumer(wait);
                 }
                 Err(error) => return Poll::Ready(Err(error)),

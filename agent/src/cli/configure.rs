@@ -1,9 +1,10 @@
 use std::path::Path;
 
+use endpoint_config::{EndpointDirectory, Sources, check_name};
+
 use super::arguments::ConfigureOptions;
 use super::error::{CliError, exit_code};
 use super::{complain, print};
-use crate::config::{EndpointDirectory, Sources, check_name};
 
 pub(super) fn configure(base: &Path, options: ConfigureOptions) -> Result<(), CliError> {
     if uuid::Uuid::try_parse(&options.name).is_ok() {

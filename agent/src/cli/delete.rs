@@ -2,15 +2,16 @@ use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use endpoint_config::{BaseConfig, EndpointDirectory};
+use endpoint_telemetry::Metrics;
+
 use super::arguments::DeleteOptions;
 use super::error::{CliError, exit_code};
 use super::instance::{Holder, holder};
 use super::session::Session;
 use super::stop::stop_process;
 use super::{complain, on_a_runtime, print};
-use crate::config::{BaseConfig, EndpointDirectory};
 use crate::service::ServiceError;
-use crate::telemetry::Metrics;
 
 pub(super) fn delete(base: &Path, options: DeleteOptions) -> Result<(), CliError> {
     let directory = EndpointDirectory::find(base, &options.name)?;

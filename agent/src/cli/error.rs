@@ -1,5 +1,6 @@
+use endpoint_config::DirectoryError;
+
 use crate::auth::{AuthError, CredentialsError, LoginRequirements};
-use crate::config::DirectoryError;
 use crate::runtime::EnvironmentError;
 use crate::service::{BadAddress, ServiceError};
 use crate::state::StateError;

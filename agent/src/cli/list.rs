@@ -1,11 +1,12 @@
 use std::path::Path;
 
+use endpoint_config::EndpointDirectory;
+
 use super::error::CliError;
 use super::instance::{Holder, holder};
 use super::print;
 use super::status::is_stopped_in_pod;
 use super::table::table;
-use crate::config::EndpointDirectory;
 
 pub(super) fn list(base: &Path) -> Result<(), CliError> {
     let rows: Vec<Vec<String>> = EndpointDirectory::list(base)

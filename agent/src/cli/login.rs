@@ -4,6 +4,9 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
+use endpoint_config::{BaseConfig, EndpointDirectory};
+use endpoint_telemetry::Metrics;
+
 use super::arguments::{LoginOptions, LogoutOptions, WhoamiOptions};
 use super::error::{CliError, exit_code};
 use super::instance::{Holder, holder};
@@ -11,8 +14,6 @@ use super::session::Session;
 use super::table::table;
 use super::{on_a_runtime, print};
 use crate::auth::{AuthError, LoginRequirements, Profile, Scope, Tokens};
-use crate::config::{BaseConfig, EndpointDirectory};
-use crate::telemetry::Metrics;
 
 const NOT_LOGGED_IN: &str = "Unable to retrieve user information. Please log in again.";
 

@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use endpoint_config::{Configuration, EndpointDirectory};
 
 use crate::auth::LoginRequirements;
-use crate::config::{Configuration, EndpointDirectory};
 use arguments::{Arguments, Command};
 pub use error::{CliError, exit_code};
 
@@ -28,7 +28,7 @@ pub use error::{CliError, exit_code};
 #[must_use]
 pub fn run() -> ExitCode {
     let arguments = Arguments::parse();
-    let base = crate::config::base_directory(arguments.config_dir, variable);
+    let base = endpoint_config::base_directory(arguments.config_dir, variable);
     let endpoint = arguments.command.endpoint().map(str::to_owned);
     let outcome = execute(&base, arguments.command).or_else(|error| match (endpoint, error.wants_login()) {
         (Some(name), Some(wanted)) if login::can_log_in() => {

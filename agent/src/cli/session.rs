@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use endpoint_config::BaseConfig;
+use endpoint_telemetry::Metrics;
+
 use super::error::CliError;
 use super::variable;
 use crate::auth::{Credentials, TokenKeeper, Tokens};
-use crate::config::BaseConfig;
 use crate::service::{Service, addresses};
-use crate::telemetry::Metrics;
 use crate::transport;
 
 /// A login and a service.

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use endpoint_config::{BaseConfig, Configuration, EndpointDirectory, ProcessConfig};
+use endpoint_telemetry::{LogFormat, LogTarget, Metrics, Probes, ask_control, start_logs};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 
@@ -20,11 +22,9 @@ use super::instance::{Holder, Instance, holder};
 use super::session::Session;
 use super::{on_a_runtime, run_anew, variable};
 use crate::auth::AuthError;
-use crate::config::{BaseConfig, Configuration, EndpointDirectory, ProcessConfig};
 use crate::manager::Board;
 use crate::runtime::Stop;
 use crate::state::{SecretMedium, StateError, StateStore};
-use crate::telemetry::{LogFormat, LogTarget, Metrics, Probes, ask_control, start_logs};
 use bring_up::bring_up;
 use orders::Orders;
 use shown::Shown;

@@ -2,6 +2,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use endpoint_config::EndpointDirectory;
+use endpoint_telemetry::ask_control;
 use serde_json::Value;
 
 use super::arguments::StatusOptions;
@@ -9,9 +11,7 @@ use super::error::{CliError, exit_code};
 use super::instance::{Holder, holder};
 use super::print;
 use super::start::state_secret;
-use crate::config::EndpointDirectory;
 use crate::manager::EndpointStatus;
-use crate::telemetry::ask_control;
 
 /// An endpoint that runs answers within so long, or something is wrong with it.
 const PATIENCE: Duration = Duration::from_secs(5);

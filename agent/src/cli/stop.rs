@@ -2,6 +2,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use endpoint_config::EndpointDirectory;
+use endpoint_telemetry::{Metrics, ask_control};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -13,8 +15,6 @@ use super::instance::{Holder, holder};
 use super::session::Session;
 use super::status::{is_stopped_in_pod, running_status};
 use super::{on_a_runtime, print};
-use crate::config::EndpointDirectory;
-use crate::telemetry::{Metrics, ask_control};
 
 /// An endpoint that has not ended after so long is reported; it goes on ending.
 const PATIENCE: Duration = Duration::from_secs(60);

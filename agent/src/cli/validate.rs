@@ -3,17 +3,17 @@
 use std::fs;
 use std::path::Path;
 
+use endpoint_config::schema::{self, SchemaError};
+use endpoint_config::template::TemplateError;
+use endpoint_config::{
+    ConfigError, Configuration, DirectoryError, EndpointDirectory, ManagerConfig, Problem, endpoint_config,
+    environment_file,
+};
 use uuid::Uuid;
 
 use super::arguments::ValidateOptions;
 use super::error::{CliError, exit_code};
 use super::{complain, print};
-use crate::config::schema::{self, SchemaError};
-use crate::config::template::TemplateError;
-use crate::config::{
-    ConfigError, Configuration, DirectoryError, EndpointDirectory, ManagerConfig, Problem, endpoint_config,
-    environment_file,
-};
 use crate::manager::{RenderError, rendered};
 use crate::state::Asked;
 

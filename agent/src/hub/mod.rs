@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use endpoint_provider::BlockNames;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -24,7 +25,6 @@ use uuid::Uuid;
 use waypost_engine::{BlockId, HeldTask, Input, ToWorker, WorkerId};
 use waypost_link::{BlockToken, Listener, TokenKey};
 
-use crate::provider::BlockNames;
 use registry::Registry;
 
 pub use registry::Registration;

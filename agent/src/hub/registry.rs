@@ -2,13 +2,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use endpoint_provider::BlockNames;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use waypost_engine::{BlockId, WorkerId};
 use waypost_link::{BlockToken, Hello, HelloRefusal, TokenKey, VERSIONS};
 
 use super::HubEvent;
-use crate::provider::BlockNames;
 
 /// Which user endpoints take workers, and which sessions they have.
 pub(super) struct Registry {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use endpoint_config::check_name;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 use waypost_protocol::{AmqpCredentials, Command, START_ENDPOINT};
 
-use crate::config::check_name;
 use crate::state::Asked;
 
 /// Clocks may differ so much, in seconds.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use endpoint_config::{EndpointDirectory, UserEndpointConfig};
+use endpoint_telemetry::Metrics;
 use tokio::sync::watch;
 use waypost_protocol::AmqpCredentials;
 
@@ -9,9 +11,7 @@ use super::Renewed;
 use super::hosted::{lives_on, told};
 use super::shell::run_shell;
 use super::status::Board;
-use crate::config::{EndpointDirectory, UserEndpointConfig};
 use crate::runtime::{Ended, Environment, Specification, Stop, UserEndpoint, UserEndpointState};
-use crate::telemetry::Metrics;
 
 /// All that a direct endpoint is run from.
 pub struct DirectEndpoint {

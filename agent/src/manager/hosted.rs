@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use endpoint_config::UserEndpointConfig;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -12,7 +13,6 @@ use waypost_protocol::AmqpCredentials;
 
 use super::shell::run_shell;
 use super::status::Board;
-use crate::config::UserEndpointConfig;
 use crate::runtime::{Ended, Environment, Specification, Stop, UserEndpoint, UserEndpointState};
 use crate::state::SavedUserEndpoint;
 

@@ -5,15 +5,15 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use endpoint_config::schema::SchemaError;
+use endpoint_config::template::{RESERVED_WORDS, TemplateError, TemplateInput, deprecated_names, render};
+use endpoint_config::{
+    ConfigError, EndpointDirectory, ManagerConfig, UserEndpointConfig, environment_file, schema, user_endpoint_config,
+};
 use minijinja::Value;
 use nix::unistd::{Uid, User, getgrouplist};
 use serde_json::Value as Json;
 
-use crate::config::schema::SchemaError;
-use crate::config::template::{RESERVED_WORDS, TemplateError, TemplateInput, deprecated_names, render};
-use crate::config::{
-    ConfigError, EndpointDirectory, ManagerConfig, UserEndpointConfig, environment_file, schema, user_endpoint_config,
-};
 use crate::state::{Asked, SavedUserEndpoint};
 
 /// A configuration that was made for a user endpoint.
@@ -254,12 +254,12 @@ pub(crate) fn local_user() -> String {
 
 #[cfg(test)]
 mod tests {
+    use endpoint_config::{ProviderConfig, Sources};
     use serde_json::json;
     use uuid::Uuid;
     use waypost_protocol::{AmqpCredentials, QueueInfo};
 
     use super::*;
-    use crate::config::{ProviderConfig, Sources};
 
     fn rendered(directory: &EndpointDirectory, manager: &ManagerConfig, asked: &Asked) -> Result<Rendered, String> {
         super::rendered(directory, manager, "uep.a.b", asked).map_err(|error| error.to_string())

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use endpoint_telemetry::{Connection, Metrics};
 use serde_json::json;
 use tokio::sync::watch;
 use uuid::Uuid;
 use waypost_protocol::{AmqpCredentials, Message, QueueInfo, StatusReport, encode};
 
 use crate::broker::Publisher;
-use crate::telemetry::{Connection, Metrics};
 
 /// A notice that can not be sent for so long is given up.
 const NOTICE_PATIENCE: Duration = Duration::from_secs(60);

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use endpoint_config::{EndpointDirectory, ManagerConfig};
+use endpoint_telemetry::{CommandOutcome, Metrics};
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 use waypost_protocol::{AmqpCredentials, QueueInfo};
@@ -16,11 +18,9 @@ use super::render::{local_user, rendered, rendered_again};
 use super::report::{failure_notice, heartbeats};
 use super::status::Board;
 use crate::broker::{CommandDelivery, Commands};
-use crate::config::{EndpointDirectory, ManagerConfig};
 use crate::runtime::{BrokerState, Ended, Environment, Stop};
 use crate::service::replace_port;
 use crate::state::{SavedUserEndpoint, StateStore};
-use crate::telemetry::{CommandOutcome, Metrics};
 
 /// All that a template endpoint is run from.
 pub struct TemplateEndpoint {

@@ -1,12 +1,12 @@
 //! What a user endpoint's blocks are: which provider launches them, and what they are called.
 
+use endpoint_config::{KubernetesProviderConfig, LocalProviderConfig, ProviderConfig};
+use endpoint_provider::kubernetes::{KubernetesProvider, KubernetesSettings};
+use endpoint_provider::local::{LocalProvider, LocalSettings};
+use endpoint_provider::{BlockNames, Provider, ProviderEvent};
 use tokio::sync::mpsc;
 
 use super::{Environment, Specification, settings};
-use crate::config::{KubernetesProviderConfig, LocalProviderConfig, ProviderConfig};
-use crate::provider::kubernetes::{KubernetesProvider, KubernetesSettings};
-use crate::provider::local::{LocalProvider, LocalSettings};
-use crate::provider::{BlockNames, Provider, ProviderEvent};
 
 /// What the pods' names begin with, if neither the deployment nor the configuration says otherwise.
 const RELEASE: &str = "waypost";

@@ -3,6 +3,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use endpoint_provider::kubernetes::Cluster;
+use endpoint_telemetry::Metrics;
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
@@ -12,8 +14,6 @@ use waypost_link::tls::Authority;
 use waypost_link::{Listener, TlsError, TokenKey};
 
 use crate::hub::Hub;
-use crate::provider::kubernetes::Cluster;
-use crate::telemetry::Metrics;
 
 /// What [`Environment::open`] needs.
 #[derive(Debug)]

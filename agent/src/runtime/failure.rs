@@ -4,13 +4,12 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use endpoint_provider::BlockNames;
 use uuid::Uuid;
 use waypost_engine::{
     BlockEnd, BlockEndKind, Cause, ComposeFailure, ExecutorEnd, ExecutorExit, Failure, ProcessExit, TaskId,
 };
 use waypost_protocol::{Actor, ErrorDetails, Message, State, StatusEntry, TaskResult, encode, error_code};
-
-use crate::provider::BlockNames;
 
 /// What upstream's engine tells programs of any failure that is not one of its own classes.
 const USER_MESSAGE: &str = "An error occurred during the execution of this task";

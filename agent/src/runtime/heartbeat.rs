@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use endpoint_config::UserEndpointConfig;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -10,7 +11,6 @@ use uuid::Uuid;
 use waypost_protocol::{Message, StatusReport, encode};
 
 use super::observer::Figures;
-use crate::config::UserEndpointConfig;
 
 /// A connected worker, as a heartbeat shows it.
 pub(super) struct Node {

@@ -17,12 +17,11 @@ mod status;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use endpoint_config::UserEndpointConfig;
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument as _;
 use uuid::Uuid;
 use waypost_protocol::AmqpCredentials;
-
-use crate::config::UserEndpointConfig;
 
 pub use crate::broker::BrokerState;
 pub use environment::{Environment, EnvironmentError, EnvironmentSettings, LinkSettings, RemoteLink};

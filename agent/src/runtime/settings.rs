@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use endpoint_config::{
+    self as config, AckTiming, Delivery, EngineConfig, ProviderConfig, ScalingStrategy, UserEndpointConfig,
+};
 use uuid::Uuid;
 use waypost_engine::{Acknowledge, Bound, Budget, Guarantee, OnUnschedulable, Scaling, Settings};
-
-use crate::config::{self, AckTiming, Delivery, EngineConfig, ProviderConfig, ScalingStrategy, UserEndpointConfig};
 
 /// How long running tasks may take to end when the endpoint is stopped.
 pub(super) const STOP_GRACE: Duration = Duration::from_secs(30);
@@ -207,8 +208,9 @@ fn working_directory(config: &EngineConfig, directory: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use endpoint_config::{KubernetesProviderConfig, Quantity};
+
     use super::*;
-    use crate::config::{KubernetesProviderConfig, Quantity};
 
     #[test]
     fn what_the_user_asks_for_is_what_a_block_gets() {

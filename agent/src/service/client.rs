@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use endpoint_telemetry::{Metrics, ServiceOutcome};
 use reqwest::{Client, Method, StatusCode};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
@@ -9,7 +10,6 @@ use uuid::Uuid;
 
 use super::registration::{Registration, RegistrationReply};
 use crate::auth::{AuthError, Scope, Tokens};
-use crate::telemetry::{Metrics, ServiceOutcome};
 use crate::transport;
 
 /// Why a call to the web service brought nothing.

@@ -1,9 +1,8 @@
+use endpoint_config::{BaseConfig, Configuration, UserEndpointConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 use waypost_protocol::{AmqpCredentials, DIRECT_PROTOCOL_VERSION, QueueInfo, TEMPLATE_PROTOCOL_VERSION};
-
-use crate::config::{BaseConfig, Configuration, UserEndpointConfig};
 
 /// What a registration says of the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -220,8 +219,9 @@ pub(crate) fn replace_port(info: &mut QueueInfo, port: u16) {
 
 #[cfg(test)]
 mod tests {
+    use endpoint_config::endpoint_config;
+
     use super::*;
-    use crate::config::endpoint_config;
 
     fn body(text: &str) -> Value {
         let read = endpoint_config(text, None).unwrap();

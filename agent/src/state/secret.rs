@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use endpoint_telemetry::Metrics;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, Patch, PatchParams};
@@ -18,8 +19,6 @@ use tokio::sync::Mutex;
 
 use super::StateError;
 use super::keys;
-use crate::cluster_client;
-use crate::telemetry::Metrics;
 
 /// Kubernetes takes no larger Secret (keys and values together).
 const SIZE_MAX: usize = 1024 * 1024;
@@ -78,7 +77,7 @@ impl SecretMedium {
             .await
             .map_err(|error| failed(format!("no cluster is known: {error}")))?;
         config.connect_timeout = Some(TIMEOUT);
-        let client = cluster_client::connect(config, metrics).map_err(|error| failed(error.to_string()))?;
+        let client = endpoint_cluster_client::connect(config, metrics).map_err(|error| failed(error.to_string()))?;
         Ok(Self::with_client(client, name, namespace))
     }
 

@@ -5,6 +5,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use endpoint_config::{Configuration, EndpointDirectory};
+use endpoint_provider::kubernetes::Cluster;
 use secrecy::SecretString;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -15,9 +17,7 @@ use super::{Start, deployment, detach, patiently};
 use crate::auth::keep_fresh;
 use crate::cli::error::{CliError, exit_code};
 use crate::cli::{print, variable};
-use crate::config::{Configuration, EndpointDirectory};
 use crate::manager::{DirectEndpoint, Renewed, TemplateEndpoint, run_shell, user_environment};
-use crate::provider::kubernetes::Cluster;
 use crate::runtime::{Ended, Environment, EnvironmentSettings, Stop};
 use crate::service::Registered;
 use crate::state::StateStore;

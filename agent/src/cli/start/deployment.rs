@@ -17,11 +17,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use endpoint_provider::kubernetes::Deployment;
 use secrecy::SecretString;
 use uuid::Uuid;
 
 use crate::cli::error::{CliError, exit_code};
-use crate::provider::kubernetes::Deployment;
 use crate::runtime::LinkSettings;
 
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";

@@ -5,10 +5,11 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use endpoint_config::EndpointDirectory;
+
 use crate::cli::arguments::StartOptions;
 use crate::cli::error::{CliError, exit_code};
 use crate::cli::{complain, print};
-use crate::config::EndpointDirectory;
 
 /// Starts the endpoint in the background, and waits until it is registered or has failed.
 pub(super) fn detach(base: &Path, directory: &EndpointDirectory, options: &StartOptions) -> Result<(), CliError> {

@@ -3,6 +3,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use endpoint_config::{Configuration, EndpointDirectory, schema};
+use endpoint_telemetry::Metrics;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::sync::Mutex;
@@ -14,11 +16,9 @@ use crate::auth::{TokenKeeper, Tokens};
 use crate::cli::complain;
 use crate::cli::error::{CliError, exit_code};
 use crate::cli::session::Session;
-use crate::config::{Configuration, EndpointDirectory, schema};
 use crate::manager::{Renewed, local_user};
 use crate::service::{Host, Registered, Registration, RegistrationReply, ServiceError};
 use crate::state::{SavedRegistration, StateStore};
-use crate::telemetry::Metrics;
 
 /// The service is asked for fresh credentials at most so often.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(15);

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use endpoint_config::listen_address;
+use endpoint_telemetry::{Metrics, Probes, serve_control, serve_http};
+
 use super::Start;
 use super::orders::Orders;
 use crate::cli::error::{CliError, exit_code};
 use crate::cli::variable;
-use crate::config::listen_address;
 use crate::manager::Board;
 use crate::state::StateStore;
-use crate::telemetry::{Metrics, Probes, serve_control, serve_http};
 
 /// Where the process shows what it does.
 pub(super) struct Shown {

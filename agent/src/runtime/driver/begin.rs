@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use endpoint_provider::{CheckError, Provider};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use waypost_engine::BlockId;
 
-use crate::provider::{CheckError, Provider};
 use crate::runtime::{Command, Ended, Specification, UserEndpointStatus};
 
 /// The first and the longest wait before blocks that could not be listed are listed again.
@@ -72,14 +72,14 @@ async fn told_to_end(specification: &mut Specification, commands: &mut mpsc::Unb
 
 #[cfg(test)]
 mod tests {
+    use endpoint_config::UserEndpointConfig;
+    use endpoint_provider::ListError;
     use futures_util::FutureExt as _;
     use futures_util::future::BoxFuture;
     use uuid::Uuid;
     use waypost_protocol::{AmqpCredentials, QueueInfo};
 
     use super::*;
-    use crate::config::UserEndpointConfig;
-    use crate::provider::ListError;
     use crate::runtime::Stop;
 
     /// A platform that gives this answer to the question whether it would launch blocks, or none.

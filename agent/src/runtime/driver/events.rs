@@ -1,12 +1,12 @@
 //! What the broker, the workers and the provider say, into the engine's words.
 
+use endpoint_provider::ProviderEvent;
+use endpoint_telemetry::{self as telemetry, TaskOutcome};
 use waypost_engine::{BlockState, ChannelEpoch, Input};
 
 use super::{Driver, Worker};
 use crate::broker;
 use crate::hub::HubEvent;
-use crate::provider::ProviderEvent;
-use crate::telemetry::{self, TaskOutcome};
 
 impl Driver {
     pub(super) async fn broker_event(&mut self, event: broker::Event) {

@@ -11,6 +11,8 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use endpoint_provider::{ListError, Provider, ProviderEvent};
+use endpoint_telemetry::{self as telemetry, Share};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 use waypost_engine::{BlockId, Engine, EntryId, Input, JournalRecord, Output, Time, WorkerId};
@@ -26,8 +28,6 @@ use super::{Command, Ended, Environment, Specification, settings};
 use crate::broker::Broker;
 use crate::hub::{HubEvent, Registration, WorkerHandle};
 use crate::journal::Journal;
-use crate::provider::{ListError, Provider, ProviderEvent};
-use crate::telemetry::{self, Share};
 use clock::Clock;
 use show::HeldBytes;
 use stop::Stopping;

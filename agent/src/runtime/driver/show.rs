@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use endpoint_telemetry as telemetry;
 use tokio::time::Instant;
 
 use super::Driver;
@@ -10,7 +11,6 @@ use crate::broker::BrokerState;
 use crate::runtime::heartbeat::Node;
 use crate::runtime::status::UserEndpointState;
 use crate::runtime::{Ended, Stop};
-use crate::telemetry;
 
 /// The status is told at most this often.
 const STATUS_PERIOD: Duration = Duration::from_millis(100);

@@ -1,9 +1,9 @@
 //! What becomes of blocks and their workers.
 
+use endpoint_telemetry::{BlockEnd, BlockState};
 use waypost_engine::{BlockEndKind, Event, Time};
 
 use super::Observer;
-use crate::telemetry::{BlockEnd, BlockState};
 
 impl Observer {
     #[expect(clippy::wildcard_enum_match_arm, reason = "observe tells the kinds apart")]

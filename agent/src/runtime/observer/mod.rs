@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use endpoint_provider::{BlockDetails, BlockNames};
+use endpoint_telemetry::{self as telemetry, BlockState, BlockWait, Label as _, Metrics, Share, SlotState, TaskState};
 use waypost_engine::{BlockId, Event, TaskId, Time, Waiting, WaitingCause, WorkerId};
 
 use super::status::BlockStatus;
-use crate::provider::{BlockDetails, BlockNames};
-use crate::telemetry::{self, BlockState, BlockWait, Label as _, Metrics, Share, SlotState, TaskState};
 
 /// Where a task is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

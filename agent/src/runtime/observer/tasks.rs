@@ -1,9 +1,9 @@
 //! What becomes of tasks.
 
+use endpoint_telemetry::{DeliveryKind, Publish, TaskOutcome as Outcome};
 use waypost_engine::{CauseKind, Event, PublishOutcome, TaskOutcome, Time};
 
 use super::{Observer, Phase};
-use crate::telemetry::{DeliveryKind, Publish, TaskOutcome as Outcome};
 
 impl Observer {
     #[expect(clippy::wildcard_enum_match_arm, reason = "observe tells the kinds apart")]

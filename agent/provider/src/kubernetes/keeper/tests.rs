@@ -1,0 +1,123 @@
+//! Sightings and outcomes in orders in which a real cluster brings them only now and then.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Response};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::kubernetes::tests::settings;
+use crate::kubernetes::{Cluster, Deployment};
+
+const BLOCK: BlockId = BlockId { epoch: 7, number: 3 };
+
+struct World {
+    keeper: Keeper,
+    said: mpsc::UnboundedReceiver<ProviderEvent>,
+    outcomes: mpsc::UnboundedReceiver<Done>,
+}
+
+impl World {
+    /// A keeper that holds the queue, at an API server where containers have printed something and nothing else is.
+    fn new() -> Self {
+        let service = tower::service_fn(|request: Request<Body>| async move {
+            let log = request.method() == Method::GET && request.uri().path().ends_with("/log");
+            let missing =
+                json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""});
+            let (code, text) = if log {
+                (200, "last words\n".to_owned())
+            } else {
+                (404, missing.to_string())
+            };
+            Response::builder().status(code).body(Body::from(text.into_bytes()))
+        });
+        let jobs = Jobs {
+            settings: Arc::new(settings()),
+            cluster: Cluster::with_client(Deployment::default(), Client::new(service, "work")),
+        };
+        let (events, said) = mpsc::unbounded_channel();
+        let (done, outcomes) = mpsc::unbounded_channel();
+        let keeper = Keeper {
+            kept: Kept::new(jobs.settings.config.keep_failed_pods),
+            jobs,
+            events,
+            blocks: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            subscription: None,
+            done,
+            holds: true,
+        };
+        Self { keeper, said, outcomes }
+    }
+
+    /// The block's pod with this status; `deleted`: and it is being deleted.
+    fn pod(&self, deleted: bool, status: &Value) -> Box<Pod> {
+        let settings = &self.keeper.jobs.settings;
+        let labels = labels::of_block(settings.endpoint_id, settings.names.user_endpoint(), BLOCK);
+        let mut pod = json!({
+            "metadata": {"name": settings.names.name(BLOCK), "namespace": "work", "uid": "uid", "labels": labels},
+            "spec": {"containers": [{"name": "worker"}]},
+            "status": status,
+        });
+        if deleted {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        Box::new(serde_json::from_value(pod).expect("a pod"))
+    }
+
+    fn ended(&mut self) -> Option<BlockEnd> {
+        while let Ok(event) = self.said.try_recv() {
+            if let ProviderEvent::Observed {
+                state: BlockState::Ended(end),
+                ..
+            } = event
+            {
+                return Some(end);
+            }
+        }
+        None
+    }
+}
+
+fn worker(state: &Value) -> Value {
+    json!({"phase": "Running", "containerStatuses": [{
+        "name": "worker", "image": "i", "imageID": "i", "ready": false, "restartCount": 0, "state": state
+    }]})
+}
+
+#[tokio::test]
+async fn a_pod_that_is_gone_before_its_last_words_are_read_is_told_of_with_them_and_forgotten() {
+    let mut world = World::new();
+    let failed = worker(&json!({"terminated": {"exitCode": 3, "reason": "Error"}}));
+    let pod = world.pod(false, &failed);
+    world.keeper.sighting(Sighting::Seen(pod));
+    let pod = world.pod(true, &failed);
+    world.keeper.sighting(Sighting::Gone(pod));
+    assert_eq!(world.ended(), None, "its last words are being read");
+    while let Some(outcome) = world.outcomes.recv().await {
+        let told = matches!(outcome, Done::Ended(..));
+        world.keeper.outcome(outcome);
+        if told {
+            break;
+        }
+    }
+    let end = world.ended().expect("its end is told");
+    assert_eq!((end.kind, end.output.as_str()), (BlockEndKind::Crashed, "last words"));
+    assert!(world.keeper.blocks.is_empty(), "nothing is kept of it");
+}
+
+#[tokio::test]
+async fn a_worker_that_ends_well_because_its_pod_is_deleted_was_deleted() {
+    let mut world = World::new();
+    let running = worker(&json!({"running": {}}));
+    for deleted in [false, true] {
+        let pod = world.pod(deleted, &running);
+        world.keeper.sighting(Sighting::Seen(pod));
+    }
+    let pod = world.pod(true, &worker(&json!({"terminated": {"exitCode": 0}})));
+    world.keeper.sighting(Sighting::Seen(pod));
+    let end = world.ended().expect("its end is told");
+    assert_eq!(end.kind, BlockEndKind::Deleted, "{end:?}");
+}
