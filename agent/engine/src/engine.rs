@@ -165,6 +165,7 @@ impl Engine {
             Input::HeldBytesAllowed { bytes } => self.settings.held_bytes = bytes,
             Input::Cancel { task } => self.on_cancel(task),
             Input::Drain(drain) => self.on_drain(drain),
+            Input::KeepResults => self.on_keep_results(),
             Input::Timeout => {}
         }
         self.expire();
@@ -208,6 +209,7 @@ impl Engine {
 
     /// What follows from whatever just changed, in the order in which one thing may make room for the next.
     fn follow_up(&mut self) {
+        self.keep_results();
         self.publish_due();
         self.dispatch();
         self.recall();

@@ -128,6 +128,11 @@ pub enum Event {
         /// How often it was published in this life.
         publishes: u32,
     },
+    /// A result that no broker has confirmed stands in the journal, and is the next life's to publish.
+    ResultKept {
+        /// Whose.
+        task: TaskId,
+    },
     /// A task's confirmed result stands in the journal, and its delivery, if there is one, is acknowledged.
     TaskSettled {
         /// Which.
@@ -260,6 +265,7 @@ impl Event {
             Self::DeliveryRefreshed { .. } => "delivery_refreshed",
             Self::PublishFailed { .. } => "publish_failed",
             Self::ResultConfirmed { .. } => "result_confirmed",
+            Self::ResultKept { .. } => "result_kept",
             Self::TaskSettled { .. } => "task_settled",
             Self::JournalFailed { .. } => "journal_failed",
             Self::HeldBytesExceeded(_) => "held_bytes_exceeded",

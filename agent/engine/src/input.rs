@@ -176,6 +176,9 @@ pub enum Input {
     },
     /// The end of this life.
     Drain(Drain),
+    /// While the endpoint stops ([`Drain::Stop`]): the broker is waited for no longer. Results that it has not confirmed
+    /// go into the journal, and the next life publishes them. If the journal can not be written they are held as before.
+    KeepResults,
     /// The deadline that [`Output::Deadline`](crate::Output::Deadline) named has been reached.
     Timeout,
 }

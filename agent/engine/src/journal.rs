@@ -11,7 +11,7 @@ use crate::{BlockId, FunctionId, TaskId, Time};
 ///
 /// What the journal may forget: a [`Settled`](Self::Settled) older than an hour or not among the newest 100,000, a
 /// [`Started`](Self::Started) likewise, and whatever else stands in it about a task that has a `Settled`. `Accepted`
-/// and `Failed` of a task without `Settled` must be kept.
+/// and `Result` of a task without `Settled` must be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JournalRecord {
     /// A worker began a task.
@@ -39,9 +39,10 @@ pub enum JournalRecord {
         /// When.
         at: Time,
     },
-    /// The task was given up, and this is the result that says why. Written before it is published, so that no later
-    /// life publishes another.
-    Failed {
+    /// This is the task's result, and no later life is to publish another: either the task was given up, and it says
+    /// why (written before it is published), or the endpoint was stopped before the broker had confirmed it
+    /// ([`Input::KeepResults`](crate::Input::KeepResults)).
+    Result {
         /// The task.
         task: TaskId,
         /// The message to publish.

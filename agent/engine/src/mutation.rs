@@ -46,6 +46,8 @@ pub enum Mutation {
     IgnoreEnding,
     /// More blocks are started than may exist.
     IgnoreCap,
+    /// Results that stand in the journal are not taken from it.
+    ForgetResults,
     /// Old deliveries are refreshed though the broker counts how often they come back.
     IgnoreCount,
 }

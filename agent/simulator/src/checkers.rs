@@ -12,6 +12,8 @@ pub(crate) struct Checkers {
     pub(crate) violation: Option<String>,
     runs: BTreeMap<TaskId, Vec<Run>>,
     first_results: BTreeMap<TaskId, FirstResult>,
+    /// The results that stand in the journal: no other may be published.
+    recorded_results: BTreeMap<TaskId, Bytes>,
     /// Tasks of which a record could not be written: what only the journal could know may be forgotten.
     unrecorded: BTreeSet<TaskId>,
     /// Tasks that somebody cancelled: one may begin while the word of that is on its way.
@@ -86,6 +88,10 @@ impl Checkers {
 
     pub(crate) fn unrecorded(&mut self, task: TaskId) {
         self.unrecorded.insert(task);
+    }
+
+    pub(crate) fn result_recorded(&mut self, task: TaskId, body: &Bytes) {
+        self.recorded_results.entry(task).or_insert_with(|| body.clone());
     }
 
     pub(crate) fn start_recorded(&mut self, task: TaskId, block: BlockId, attempt: u32) {
@@ -224,6 +230,16 @@ impl Checkers {
     /// The broker took a result. Every result of a task is the same, byte for byte, unless the agent that published the
     /// first was ended before the confirm and the worker that held it is gone, too.
     pub(crate) fn result(&mut self, task: TaskId, body: &Bytes, block: Option<BlockId>, life: u64, now: Time) {
+        if self
+            .recorded_results
+            .get(&task)
+            .is_some_and(|recorded| recorded != body)
+            && !self.unrecorded.contains(&task)
+        {
+            self.violate(format!(
+                "a result of task {task} was published that is not the one in the journal"
+            ));
+        }
         let Some(first) = self.first_results.get(&task) else {
             self.first_results.insert(
                 task,

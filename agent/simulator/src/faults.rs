@@ -104,6 +104,7 @@ impl World<'_> {
                 self.lose_journal();
                 self.kill_agent(life);
             }
+            Fault::Stop => self.stop_for_a_while(),
             Fault::Refusal
             | Fault::Start
             | Fault::Delete

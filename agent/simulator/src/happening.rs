@@ -17,6 +17,9 @@ pub(crate) enum Happening {
     KillAgent {
         life: u64,
     },
+    KeepResults {
+        life: u64,
+    },
     ConnectConsumer {
         life: u64,
     },

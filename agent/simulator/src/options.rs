@@ -35,10 +35,11 @@ pub enum Fault {
     Node,
     Api,
     Move,
+    Stop,
 }
 
 /// The faults, the names that switch them off, and what they are.
-pub const FAULTS: [(Fault, &str, &str); 26] = [
+pub const FAULTS: [(Fault, &str, &str); 27] = [
     (
         Fault::Channel,
         "channel",
@@ -105,6 +106,11 @@ pub const FAULTS: [(Fault, &str, &str); 26] = [
         "the platform cannot be asked, and says nothing, for a while",
     ),
     (Fault::Move, "move", "the agent is killed and its journal is gone"),
+    (
+        Fault::Stop,
+        "stop",
+        "the endpoint is stopped, waits for the broker only so long, and is started again",
+    ),
 ];
 
 /// Everything that decides a world. The same options make the same run.
@@ -226,7 +232,7 @@ impl Options {
         };
         let quorum = chance.happens(300);
         let mut odds = Vec::new();
-        for (fault, _, _) in FAULTS {
+        for (fault, _, _) in FAULTS.into_iter().filter(|(fault, ..)| *fault != Fault::Stop) {
             let often = match fault {
                 Fault::Refusal | Fault::Start | Fault::Delete | Fault::Double => chance.number(0, 300),
                 Fault::Never | Fault::Crash | Fault::Mute => chance.number(0, 400),
@@ -248,6 +254,11 @@ impl Options {
             };
             // Half of the faults are absent from any one world, so that each is also seen alone.
             odds.push((fault, if chance.happens(500) { often } else { 0 }));
+        }
+        // Drawn apart, so that the worlds without it are what they were before there was this fault.
+        let mut apart = Chance::new(seed ^ 0x7374_6f70_7065_6421);
+        if apart.happens(300) {
+            odds.push((Fault::Stop, apart.number(1, 3)));
         }
         let trouble = Duration::from_secs(chance.range(30, 600));
         let mut options = Self {

@@ -63,6 +63,7 @@ impl World<'_> {
             Happening::Heal => self.heal(),
             Happening::StartAgent { life } => self.start_agent(life),
             Happening::KillAgent { life } => self.kill_agent(life),
+            Happening::KeepResults { life } => self.keep_results(life),
             Happening::ConnectConsumer { life } => self.connect_consumer(life),
             Happening::ConnectPublisher { life } => self.connect_publisher(life),
             Happening::Wake { life } => self.wake(life),

@@ -235,6 +235,14 @@ impl Broker {
         }
     }
 
+    /// Connects at once, if that is not under way: when a refusal was long ago, or the next attempt is.
+    pub fn try_at_once(&mut self) {
+        if matches!(self.state, State::Waiting(_)) {
+            self.shown = BrokerState::Connecting;
+            self.state = State::Waiting(Box::pin(sleep(Duration::ZERO)));
+        }
+    }
+
     /// Lets the queue go, and tries for it again after a back-off: whoever else waits for it has it first.
     pub fn let_go(&mut self) {
         if let State::Up(session) = &mut self.state {

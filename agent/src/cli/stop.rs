@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,8 @@ use super::error::{CliError, exit_code};
 use super::instance::{Holder, holder};
 use super::session::Session;
 use super::status::{is_stopped_in_pod, running_status};
-use super::{on_a_runtime, print};
+use super::{complain, on_a_runtime, print};
+use crate::journal::results_left;
 
 /// An endpoint that has not ended after so long is reported; it goes on ending.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -85,6 +86,7 @@ fn wait_until_stopped(directory: &EndpointDirectory) -> Result<(), CliError> {
                 "Endpoint <{}> is now stopped. Its agent stays, and `endpoint start {0}` starts it again.",
                 directory.name()
             ));
+            say_what_is_left(directory);
             return Ok(());
         }
         if start.elapsed() > PATIENCE {
@@ -140,5 +142,43 @@ pub(super) fn stop_process(directory: &EndpointDirectory) -> Result<(), CliError
         std::thread::sleep(Duration::from_millis(20));
     }
     print(&format!("Endpoint <{}> is now stopped", directory.name()));
+    say_what_is_left(directory);
     Ok(())
+}
+
+/// Says how many results the broker would not take, if there are any.
+fn say_what_is_left(directory: &EndpointDirectory) {
+    let left: usize = journals(directory)
+        .iter()
+        .map(|journal| {
+            results_left(journal).unwrap_or_else(|error| {
+                complain(&error.to_string());
+                0
+            })
+        })
+        .sum();
+    match left {
+        0 => {}
+        1 => print("1 result that the broker did not take is kept in the journal; the next start delivers it."),
+        _ => print(&format!(
+            "{left} results that the broker did not take are kept in the journal; the next start delivers them."
+        )),
+    }
+}
+
+/// The folders of the journals of an endpoint: its own, and those of its user endpoints, which are beside it.
+fn journals(directory: &EndpointDirectory) -> Vec<PathBuf> {
+    let mut folders = vec![directory.path().to_owned()];
+    if let Ok(Some(id)) = directory.endpoint_id()
+        && let Some(base) = directory.path().parent()
+    {
+        let beside = std::fs::read_dir(base).into_iter().flatten().flatten();
+        let own = format!("uep.{id}.");
+        folders.extend(
+            beside
+                .filter(|entry| entry.file_name().to_string_lossy().starts_with(&own))
+                .map(|entry| entry.path()),
+        );
+    }
+    folders.into_iter().map(|folder| folder.join("journal")).collect()
 }

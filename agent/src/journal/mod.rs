@@ -1,5 +1,5 @@
 //! What a user endpoint must remember beyond the life of its process: starts, settled ids, tasks that had to be
-//! acknowledged early, and failures that were given as results.
+//! acknowledged early, and results that are yet to be published.
 //!
 //! Append-only files in the user endpoint's folder. A write must survive the process and not the power, so nothing is
 //! synced. A record that a kill tore apart is cut off at the next start. Records go into segments: when one is full or
@@ -178,6 +178,34 @@ fn forget_before(directory: &Path, last: u64, current: &Segment) -> io::Result<(
     Ok(())
 }
 
+/// How many results the journal in `directory` holds that the broker has not confirmed, and the next start publishes; 0 if
+/// there is none. For who is not its owner: it only reads. Blocks on the disk.
+///
+/// # Errors
+/// [`JournalError`] if a file of it can not be read.
+pub fn results_left(directory: &Path) -> Result<usize, JournalError> {
+    let read_all = || -> io::Result<usize> {
+        let (mut results, mut settled) = (BTreeSet::new(), BTreeSet::new());
+        for number in numbers(directory)? {
+            for record in read(&path_of(directory, number))? {
+                settled.extend(settled_task(&record));
+                if let JournalRecord::Result { task, .. } = record {
+                    results.insert(task);
+                }
+            }
+        }
+        Ok(results.difference(&settled).count())
+    };
+    match read_all() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        outcome => outcome.map_err(|source| JournalError {
+            path: directory.to_owned(),
+            action: "read",
+            source,
+        }),
+    }
+}
+
 /// Leaves out what may be forgotten: of a settled task everything else, and of the settled and the started the old.
 fn what_counts(records: Vec<JournalRecord>, now: Time) -> Vec<JournalRecord> {
     let settled: BTreeSet<TaskId> = records.iter().filter_map(settled_task).collect();
@@ -192,7 +220,7 @@ fn what_counts(records: Vec<JournalRecord>, now: Time) -> Vec<JournalRecord> {
                 seen > excess && !old(*at)
             }
             JournalRecord::Started { at, task, .. } => !settled.contains(task) && !old(*at),
-            JournalRecord::Accepted { .. } | JournalRecord::Failed { .. } => !settled.contains(&task_of(record)),
+            JournalRecord::Accepted { .. } | JournalRecord::Result { .. } => !settled.contains(&task_of(record)),
         })
         .collect()
 }
@@ -200,7 +228,7 @@ fn what_counts(records: Vec<JournalRecord>, now: Time) -> Vec<JournalRecord> {
 const fn settled_task(record: &JournalRecord) -> Option<TaskId> {
     match record {
         JournalRecord::Settled { task, .. } => Some(*task),
-        JournalRecord::Started { .. } | JournalRecord::Accepted { .. } | JournalRecord::Failed { .. } => None,
+        JournalRecord::Started { .. } | JournalRecord::Accepted { .. } | JournalRecord::Result { .. } => None,
     }
 }
 
@@ -208,7 +236,7 @@ const fn task_of(record: &JournalRecord) -> TaskId {
     match record {
         JournalRecord::Settled { task, .. }
         | JournalRecord::Started { task, .. }
-        | JournalRecord::Failed { task, .. } => *task,
+        | JournalRecord::Result { task, .. } => *task,
         JournalRecord::Accepted { task, .. } => task.task,
     }
 }

@@ -10,7 +10,7 @@ use waypost_engine::{AcceptedTask, BlockId, FunctionId, JournalRecord, TaskId, T
 const STARTED: u8 = 1;
 const SETTLED: u8 = 2;
 const ACCEPTED: u8 = 3;
-const FAILED: u8 = 4;
+const RESULT: u8 = 4;
 /// Length and checksum.
 const HEAD: usize = 8;
 
@@ -50,8 +50,8 @@ pub(super) fn write(buffer: &mut Vec<u8>, record: &JournalRecord) {
             }
             put_optional(buffer, task.body.as_deref());
         }
-        JournalRecord::Failed { task, body, at } => {
-            buffer.put_u8(FAILED);
+        JournalRecord::Result { task, body, at } => {
+            buffer.put_u8(RESULT);
             buffer.put_slice(task.0.as_bytes());
             buffer.put_u64_le(at.as_micros());
             put_bytes(buffer, body);
@@ -123,7 +123,7 @@ fn fields(mut bytes: Bytes) -> Option<JournalRecord> {
             };
             JournalRecord::Accepted { task, at }
         }
-        FAILED => JournalRecord::Failed {
+        RESULT => JournalRecord::Result {
             task,
             body: get_bytes(&mut bytes)?,
             at,

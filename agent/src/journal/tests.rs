@@ -52,7 +52,7 @@ fn write_all(directory: &Path, records: &[JournalRecord]) {
 #[test]
 fn every_kind_of_record_is_read_back_as_it_was_written() {
     let directory = tempfile::tempdir().unwrap();
-    let failed = JournalRecord::Failed {
+    let failed = JournalRecord::Result {
         task: task(4),
         body: Bytes::from_static(b"\x01{}"),
         at: at(6),
@@ -69,6 +69,22 @@ fn every_kind_of_record_is_read_back_as_it_was_written() {
     assert_eq!(read, records);
     let (_, again) = Journal::open(directory.path(), at(12)).unwrap();
     assert_eq!(again, records, "compaction at a start loses nothing");
+}
+
+#[test]
+fn results_that_no_broker_took_are_counted_by_who_only_reads() {
+    let directory = tempfile::tempdir().unwrap();
+    let result = |number| JournalRecord::Result {
+        task: task(number),
+        body: Bytes::from_static(b"\x01{}"),
+        at: at(6),
+    };
+    let missing = directory.path().join("missing");
+    assert_eq!(results_left(&missing).unwrap(), 0);
+    assert!(!missing.exists());
+    let records = [result(1), result(2), result(3), started(4, 5), settled(2, 7), result(3)];
+    write_all(directory.path(), &records);
+    assert_eq!(results_left(directory.path()).unwrap(), 2);
 }
 
 #[test]

@@ -82,7 +82,7 @@ pub(crate) struct Done {
 /// How far a result is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A failure that is being written into the journal.
+    /// It is being written into the journal.
     Recording(EntryId),
     /// To be published as soon as there is a channel for it.
     Due,

@@ -8,8 +8,9 @@ use crate::{BlockId, Cause, Drain, Output, TaskId, ToWorker, WorkerId};
 pub(crate) enum Ending {
     /// The next agent takes over blocks and tasks.
     HandOver,
-    /// The endpoint ends. `grace_over`: running tasks are waited for no longer.
-    Stop { grace_over: bool },
+    /// The endpoint ends. `grace_over`: running tasks are waited for no longer; `keep`: nor is the broker, and results
+    /// that it has not confirmed are the next life's.
+    Stop { grace_over: bool, keep: bool },
     /// Another agent has taken over.
     Fenced,
 }
@@ -28,7 +29,10 @@ impl crate::Engine {
         }
         self.ending = Some(match drain {
             Drain::HandOver => Ending::HandOver,
-            Drain::Stop => Ending::Stop { grace_over: false },
+            Drain::Stop => Ending::Stop {
+                grace_over: false,
+                keep: false,
+            },
         });
         self.give_back_unbegun();
         if drain == Drain::Stop {
@@ -84,7 +88,7 @@ impl crate::Engine {
     }
 
     pub(crate) fn on_stop_grace_over(&mut self) {
-        if let Some(Ending::Stop { grace_over }) = &mut self.ending {
+        if let Some(Ending::Stop { grace_over, .. }) = &mut self.ending {
             *grace_over = true;
         }
         let given: Vec<(TaskId, Option<BlockId>, bool)> = self

@@ -40,12 +40,12 @@ impl crate::Engine {
             at: self.now,
         };
         let body = self.compose.compose(id, &failure);
-        let record = JournalRecord::Failed {
+        let record = JournalRecord::Result {
             task: id,
             body: body.clone(),
             at: self.now,
         };
-        let entry = self.journal(record, Pending::Failed(id));
+        let entry = self.journal(record, Pending::Result(id));
         self.move_task(id, State::Done(Done::new(body, holder, Step::Recording(entry))));
         self.event(Event::TaskFailed {
             task: id,

@@ -10,8 +10,8 @@ pub(crate) enum Pending {
     Accepted(TaskId),
     /// The sending of a task (at-most-once).
     Reserved(TaskId),
-    /// The publishing of a failure.
-    Failed(TaskId),
+    /// The publishing of a result, or the end of a life that can not publish it.
+    Result(TaskId),
     /// The acknowledgement, and the worker's leave to forget.
     Settled(TaskId),
 }
@@ -36,9 +36,9 @@ impl Engine {
                 Pending::Nothing => {}
                 Pending::Accepted(task) => self.on_accepted_journalled(task, written),
                 Pending::Reserved(task) => self.on_reserved_journalled(task, entry, written),
-                Pending::Failed(task) => {
+                Pending::Result(task) => {
                     if self.step(task) == Some(Step::Recording(entry)) {
-                        self.tasks.set_step(task, Step::Due);
+                        self.on_result_journalled(task, written);
                     }
                 }
                 // Without a journal the memory of this process has to do.

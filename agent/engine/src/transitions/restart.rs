@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use crate::mutation::Mutation;
 use crate::state::block::Phase;
 use crate::state::task::{Done, Message, State, Step};
 use crate::state::timers::Timer;
@@ -41,10 +42,14 @@ impl crate::Engine {
                     }
                     self.tasks.set_message(accepted.task, Some(message));
                 }
-                JournalRecord::Failed { task, body, .. } => {
+                JournalRecord::Result { .. } if self.mutated(Mutation::ForgetResults) => {}
+                JournalRecord::Result { task, body, .. } => {
                     self.restore_task(task);
                     self.starts.remove(&task);
-                    self.move_task(task, State::Done(Done::new(body, None, Step::Due)));
+                    // The first is final: a worker that redialled may have sent the same once more.
+                    if self.step(task).is_none() {
+                        self.move_task(task, State::Done(Done::new(body, None, Step::Due)));
+                    }
                 }
             }
         }

@@ -1,6 +1,7 @@
 use crate::mutation::Mutation;
-use crate::state::task::Step;
+use crate::state::task::{State, Step};
 use crate::state::timers::Timer;
+use crate::transitions::drain::Ending;
 use crate::transitions::journal::Pending;
 use crate::{BlockId, Event, JournalRecord, Output, PublishId, PublishOutcome, TaskId, ToWorker};
 
@@ -8,11 +9,14 @@ use crate::{BlockId, Event, JournalRecord, Output, PublishId, PublishOutcome, Ta
 const RESULT_CREDIT_MIN: u64 = 64 * 1024;
 /// The most that it is: more would not be faster, and only fill the memory.
 const RESULT_CREDIT_MAX: u64 = 32 * 1024 * 1024;
+/// So many bytes of results go into the journal at a time: what is written is copied first.
+const KEPT_AT_A_TIME: usize = 8 * 1024 * 1024;
 
 impl crate::Engine {
     /// Publishes every result that waits for it.
     pub(crate) fn publish_due(&mut self) {
         while self.publisher_up
+            && !self.keeps_results()
             && let Some(id) = self.tasks.first_due()
         {
             self.next_publish += 1;
@@ -108,11 +112,71 @@ impl crate::Engine {
         }
     }
 
+    /// The broker is waited for no longer.
+    pub(crate) const fn on_keep_results(&mut self) {
+        if let Some(Ending::Stop { keep, .. }) = &mut self.ending {
+            *keep = true;
+        }
+    }
+
+    const fn keeps_results(&self) -> bool {
+        matches!(self.ending, Some(Ending::Stop { keep: true, .. }))
+    }
+
+    /// Writes results that the broker has not confirmed into the journal, for the next life to publish.
+    pub(crate) fn keep_results(&mut self) {
+        let writing = |(_, pending): &(_, Pending)| matches!(pending, Pending::Result(_));
+        if !self.keeps_results() || self.entries.iter().any(writing) {
+            return;
+        }
+        let mut bytes = 0;
+        let results: Vec<(TaskId, bytes::Bytes)> = self
+            .tasks
+            .iter()
+            .filter_map(|(id, task)| match &task.state {
+                State::Done(done) if !matches!(done.step, Step::Recording(_) | Step::Settling(_)) => {
+                    Some((id, done.body.clone()))
+                }
+                State::Done(_) | State::Held | State::Waiting | State::Reserved { .. } | State::Given(_) => None,
+            })
+            .take_while(|(_, body)| {
+                let before = bytes;
+                bytes += body.len();
+                before < KEPT_AT_A_TIME
+            })
+            .collect();
+        for (id, body) in results {
+            self.publishes.retain(|_, published| *published != id);
+            self.timers.clear(Timer::PublishAgain(id));
+            let record = JournalRecord::Result {
+                task: id,
+                body,
+                at: self.now,
+            };
+            let entry = self.journal(record, Pending::Result(id));
+            self.tasks.set_step(id, Step::Recording(entry));
+        }
+    }
+
+    /// The journal has a result, if it could be written: then the next life can publish it, too.
+    pub(crate) fn on_result_journalled(&mut self, id: TaskId, written: bool) {
+        if written && self.keeps_results() {
+            self.event(Event::ResultKept { task: id });
+            self.give_back(id);
+            return;
+        }
+        // A life that can not keep its results has nobody but the broker to give them to.
+        if let Some(Ending::Stop { keep, .. }) = &mut self.ending {
+            *keep = false;
+        }
+        self.tasks.set_step(id, Step::Due);
+    }
+
     /// The task is over: its confirmed result is remembered, so its delivery may go, and its worker may forget it.
     pub(crate) fn settle(&mut self, id: TaskId) {
         self.leave_owner(id);
         let Some(task) = self.tasks.remove(id) else { return };
-        if let crate::state::task::State::Done(done) = &task.state
+        if let State::Done(done) = &task.state
             && let Some(block) = done.block
         {
             self.settled_for.entry(block).or_default().push(id);

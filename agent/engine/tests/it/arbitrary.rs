@@ -163,6 +163,7 @@ fn input() -> impl Strategy<Value = Input> {
         20 => Just(Input::Timeout),
         1 => Just(Input::Fenced),
         1 => prop_oneof![Just(Drain::HandOver), Just(Drain::Stop)].prop_map(Input::Drain),
+        1 => Just(Input::KeepResults),
     ]
 }
 

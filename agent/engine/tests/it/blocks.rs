@@ -277,7 +277,7 @@ fn after_so_many_failed_starts_the_waiting_tasks_are_told_why() {
     it.seconds(1);
     it.expect(["start block 2-1"]);
     it.block_ends(block(1), BlockEndKind::Crashed);
-    it.expect(["journal failed 1"]);
+    it.expect(["journal result of 1"]);
     it.journalled();
     it.expect([
         "publish 1: NoBlockStarts { failures: 2, end: BlockEnd { kind: Crashed, message: \"so it is\", exit: \

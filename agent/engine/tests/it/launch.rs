@@ -161,7 +161,7 @@ fn the_last_words_of_a_block_are_not_waited_for_for_ever() {
     it.expect(["delete block 2-0"]);
     it.deleted(block(0), true);
     it.seconds(90);
-    it.expect(["journal failed 1", "delete block 2-0"]);
+    it.expect(["journal result of 1", "delete block 2-0"]);
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_circuit_that_is_open_tries_one_block_and_closes_when_it_comes_up() {
     }
     it.expect([]);
     it.block_ends(block(4), BlockEndKind::Crashed);
-    let failed = [1, 2, 3, 4, 5].map(|number| format!("journal failed {number}"));
+    let failed = [1, 2, 3, 4, 5].map(|number| format!("journal result of {number}"));
     it.expect(failed.each_ref().map(String::as_str));
     it.journalled();
     it.forget_outputs();

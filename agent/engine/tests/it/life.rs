@@ -242,7 +242,7 @@ fn a_dead_executor_ends_its_task_with_the_cause() {
     it.expect(["run 7 on w1"]);
     it.begin(1, 7);
     it.die(1, 7);
-    it.expect(["journal failed 7"]);
+    it.expect(["journal result of 7"]);
     it.journalled();
     it.expect(["publish 7: ExecutorDied(ExecutorEnd { how: Process(Signal(11)), output: \"last words\" }) after 1"]);
     it.confirm(7);
@@ -262,7 +262,7 @@ fn a_dead_executors_task_is_tried_again_as_often_as_allowed() {
     it.expect(["run 7 on w1 again (1)"]);
     it.begin(1, 7);
     it.die(1, 7);
-    it.expect(["journal failed 7"]);
+    it.expect(["journal result of 7"]);
 }
 
 #[test]
@@ -304,7 +304,7 @@ fn a_silent_workers_tasks_fail_if_begun_and_go_elsewhere_if_not() {
     it.lose_worker(1);
     it.worker(2, block(1), 2);
     it.seconds(60);
-    it.expect(["journal failed 7", "run 8 on w2"]);
+    it.expect(["journal result of 7", "run 8 on w2"]);
     it.journalled();
     it.expect(["publish 7: WorkerLost { silent_for: 60s } after 1"]);
 }
@@ -357,7 +357,7 @@ fn a_worker_that_forgot_a_running_task_has_failed_it() {
     it.expect(["run 7 on w1"]);
     it.begin(1, 7);
     it.hello(2, block(0), 1, &[]);
-    it.expect(["journal failed 7"]);
+    it.expect(["journal result of 7"]);
     it.journalled();
     it.expect(["publish 7: WorkerForgot after 1"]);
 }
@@ -373,7 +373,7 @@ fn a_block_that_ends_fails_what_it_had_begun_at_once_with_its_reason_and_neighbo
     it.begin(1, 1);
     it.begin(1, 2);
     it.block_ends(block(0), BlockEndKind::OutOfMemory);
-    it.expect(["journal failed 1", "journal failed 2"]);
+    it.expect(["journal result of 1", "journal result of 2"]);
     it.journalled();
     let told = |number| {
         format!(
@@ -395,7 +395,7 @@ fn a_cancelled_task_is_ended_wherever_it_is() {
     it.expect(["run 7 on w1"]);
     it.give(Input::Cancel { task: task(8) });
     it.give(Input::Cancel { task: task(7) });
-    it.expect(["journal failed 8", "cancel 7 on w1", "journal failed 7"]);
+    it.expect(["journal result of 8", "cancel 7 on w1", "journal result of 7"]);
     it.journalled();
     it.expect(["publish 7: Cancelled after 0", "publish 8: Cancelled after 0"]);
     it.finish(1, 7);
@@ -407,7 +407,7 @@ fn a_denied_task_is_never_begun_and_no_acknowledgement_covers_it_before_its_resu
     let mut it = Recorder::started(settings());
     it.worker(1, block(0), 2);
     it.deliver_denied(7);
-    it.expect(["journal failed 7"]);
+    it.expect(["journal result of 7"]);
     it.journalled();
     it.expect(["publish 7: Denied { function: FunctionId(00000000-0000-0000-0000-00000000004d) } after 0"]);
     it.deliver(8);
@@ -433,7 +433,7 @@ fn an_impossible_task_gets_the_workers_words() {
             why: "no such serializer".into(),
         },
     );
-    it.expect(["run 7 on w1", "journal failed 7"]);
+    it.expect(["run 7 on w1", "journal result of 7"]);
     it.journalled();
     it.expect(["publish 7: Refused { reason: \"no such serializer\" } after 0"]);
 }
@@ -504,7 +504,7 @@ fn at_most_once_journals_the_start_before_the_task_is_sent_and_never_tries_again
     it.journalled();
     it.expect(["run 7 on w1"]);
     it.block_ends(block(0), BlockEndKind::Evicted);
-    it.expect(["journal failed 7"]);
+    it.expect(["journal result of 7"]);
 }
 
 #[test]
@@ -517,7 +517,7 @@ fn at_most_once_does_not_run_what_it_could_not_remember() {
     it.deliver(7);
     it.expect(["journal start 0 of 7 in 2-0"]);
     it.journal_fails();
-    it.expect(["journal failed 7"]);
+    it.expect(["journal result of 7"]);
 }
 
 #[test]
@@ -531,7 +531,7 @@ fn credit_that_was_reserved_for_a_task_that_was_not_sent_is_there_for_the_next()
     it.deliver(8);
     it.expect(["journal start 0 of 7 in 2-0"]);
     it.journal_fails();
-    it.expect(["journal failed 7", "journal start 0 of 8 in 2-0"]);
+    it.expect(["journal result of 7", "journal start 0 of 8 in 2-0"]);
     it.lose_worker(1);
     it.hello(2, block(0), 1, &[]);
     it.expect([]);

@@ -179,7 +179,7 @@ impl Recorder {
                     }
                     JournalRecord::Settled { task, .. } => format!("journal settled {}", task.0.as_u128()),
                     JournalRecord::Accepted { task, .. } => format!("journal accepted {}", task.task.0.as_u128()),
-                    JournalRecord::Failed { task, .. } => format!("journal failed {}", task.0.as_u128()),
+                    JournalRecord::Result { task, .. } => format!("journal result of {}", task.0.as_u128()),
                 }
             }
             Output::StartBlock { block } => format!("start block {block}"),
@@ -470,7 +470,7 @@ impl Recorder {
     /// What this task's user is told is composed of a failure whose words contain all of these.
     #[track_caller]
     pub(crate) fn expect_failure(&mut self, number: u128, words: &[&str]) {
-        self.expect([&format!("journal failed {number}")]);
+        self.expect([&format!("journal result of {number}")]);
         self.journalled();
         let line = self.outputs.pop_front().unwrap_or_default();
         assert!(line.starts_with(&format!("publish {number}: ")), "{line}");

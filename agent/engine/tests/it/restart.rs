@@ -101,7 +101,7 @@ fn a_started_task_whose_block_is_gone_is_one_failure_of_the_system() {
     it.redeliver(1);
     it.expect([]);
     it.block_ends(old_block(0), BlockEndKind::NodeLost);
-    it.expect(["journal failed 1"]);
+    it.expect(["journal result of 1"]);
     it.journalled();
     it.expect(["publish 1: Interrupted after 1"]);
 }
@@ -114,7 +114,7 @@ fn an_interrupted_task_is_tried_again_as_often_as_allowed_over_all_lives() {
     it.redeliver(1);
     it.expect(["run 1 on w1 again (2)"]);
     it.redeliver(2);
-    it.expect(["journal failed 2"]);
+    it.expect(["journal result of 2"]);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn blocks_that_do_not_answer_are_waited_for_no_longer_than_the_grace() {
 
 #[test]
 fn a_failure_that_an_earlier_life_decided_is_the_one_that_is_published() {
-    let failed = JournalRecord::Failed {
+    let failed = JournalRecord::Result {
         task: task(1),
         body: Bytes::from_static(b"given up"),
         at: at(),
@@ -182,7 +182,7 @@ fn a_task_that_was_acknowledged_early_is_run_from_the_journal() {
         vec![accepted(1), accepted(2), accepted(3), started(2, 0), settled(3)],
     );
     it.start(vec![]);
-    it.expect(["journal failed 2"]);
+    it.expect(["journal result of 2"]);
     it.journalled();
     it.expect(["publish 2: Interrupted after 1"]);
     it.worker(1, old_block(5), 1);

@@ -6,6 +6,7 @@ use waypost_engine::{
     JournalRecord, Output, RefusalReason, Settings, StartOutcome, TaskId, ToWorker, WorkerId,
 };
 
+use crate::Fault;
 use crate::happening::{ChannelUse, Happening, Via};
 use crate::state::Agent;
 use crate::world::World;
@@ -22,7 +23,7 @@ fn task_of(record: &JournalRecord) -> TaskId {
     match record {
         JournalRecord::Started { task, .. }
         | JournalRecord::Settled { task, .. }
-        | JournalRecord::Failed { task, .. } => *task,
+        | JournalRecord::Result { task, .. } => *task,
         JournalRecord::Accepted { task, .. } => task.task,
     }
 }
@@ -97,7 +98,7 @@ impl World<'_> {
     }
 
     pub(crate) fn hand_over(&mut self) {
-        if self.agent.engine.is_some() && !self.agent.handing_over && !self.agent.fenced {
+        if self.agent.engine.is_some() && !self.agent.is_ending() {
             self.agent.handing_over = true;
             let life = self.agent.life;
             let patience = self.chance.millis(100, 30_000);
@@ -109,6 +110,29 @@ impl World<'_> {
     pub(crate) fn stop_agent(&mut self) {
         self.agent.stopping = true;
         self.give(Input::Drain(Drain::Stop));
+    }
+
+    /// Stopped like that, but to be started again: the broker is waited for only so long, and all of it not for ever.
+    pub(crate) fn stop_for_a_while(&mut self) {
+        if self.agent.engine.is_none() || self.agent.is_ending() {
+            return;
+        }
+        self.agent.pausing = true;
+        let life = self.agent.life;
+        let patience = self.chance.millis(100, 40_000);
+        self.after(patience, Happening::KeepResults { life });
+        let limit = patience + self.chance.millis(1_000, 120_000);
+        self.after(limit, Happening::KillAgent { life });
+        if self.chance.happens(500) {
+            self.fault(Fault::Outage);
+        }
+        self.stop_agent();
+    }
+
+    pub(crate) fn keep_results(&mut self, life: u64) {
+        if self.agent.life == life && self.agent.engine.is_some() {
+            self.give(Input::KeepResults);
+        }
     }
 
     /// The queue is another's for a while.
@@ -281,7 +305,7 @@ impl World<'_> {
             Output::Event(event) => self.observe_event(&event),
             Output::Drained => {
                 self.agent.drained = true;
-                if self.agent.handing_over || self.agent.fenced {
+                if self.agent.is_ending() {
                     let life = self.agent.life;
                     let pause = self.latency();
                     self.after(pause, Happening::KillAgent { life });
@@ -360,6 +384,9 @@ impl World<'_> {
         if written {
             if matches!(record, JournalRecord::Accepted { .. }) {
                 self.agent.accepted.insert(task);
+            }
+            if let JournalRecord::Result { body, .. } = &record {
+                self.checkers.result_recorded(task, body);
             }
             self.agent.journal.push(record);
         } else {

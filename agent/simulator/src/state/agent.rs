@@ -24,6 +24,8 @@ pub(crate) struct Agent {
     pub(crate) wake: Option<Time>,
     pub(crate) idle_turns: u32,
     pub(crate) stopping: bool,
+    /// It stops to be started again.
+    pub(crate) pausing: bool,
     pub(crate) handing_over: bool,
     pub(crate) fenced: bool,
     pub(crate) drained: bool,
@@ -39,8 +41,8 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// It hands over, or somebody else has taken over.
+    /// It hands over or pauses, or somebody else has taken over.
     pub(crate) const fn is_ending(&self) -> bool {
-        self.handing_over || self.fenced
+        self.handing_over || self.pausing || self.fenced
     }
 }

@@ -54,6 +54,11 @@ fn a_returned_result_taken_for_confirmed_is_seen() {
 }
 
 #[test]
+fn a_result_that_the_journal_has_and_nobody_publishes_is_seen() {
+    caught_as_unsafe(Mutation::ForgetResults, &["is not the one in the journal"]);
+}
+
+#[test]
 fn a_forgotten_dedupe_is_seen() {
     caught_as_unsafe(Mutation::ForgetDedupe, &["is begun"]);
 }

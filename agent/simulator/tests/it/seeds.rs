@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use waypost_simulator::{Marks, Options, Verdict, run};
 
 /// What must have been seen in a thousand seeds for them to mean something: the name of a mark, and how often at least.
-const MARKS: [(&str, u64); 25] = [
+const MARKS: [(&str, u64); 26] = [
     ("redelivery before redial", 100),
     ("redial before redelivery", 100),
     ("hello with a result whose task is acknowledged", 10),
@@ -31,6 +31,7 @@ const MARKS: [(&str, u64); 25] = [
     ("block_deleting", 100),
     ("restart_settled", 1000),
     ("dropped by the broker", 100),
+    ("result_kept", 50),
 ];
 
 #[test]

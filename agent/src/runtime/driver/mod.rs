@@ -193,6 +193,7 @@ impl Driver {
                 self.provider.busy(block, busy);
             }
             self.keep_house();
+            self.leave_results();
             if let Some(ended) = self.is_over() {
                 self.finish(&ended).await;
                 return ended;

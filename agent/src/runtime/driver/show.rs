@@ -48,7 +48,7 @@ impl Driver {
 
     pub(super) fn next_housekeeping(&self) -> Instant {
         let stop = self.stopping.as_ref().map(|stopping| stopping.until);
-        [self.next_status, stop]
+        [self.next_status, stop, self.results_until()]
             .into_iter()
             .flatten()
             .fold(self.next_heartbeat, Instant::min)

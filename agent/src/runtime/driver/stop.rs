@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use waypost_engine::{Drain, Input};
 
 use super::Driver;
+use crate::broker::BrokerState;
 use crate::runtime::{Ended, Stop, settings};
 
 /// How long a pod has to end unless its manifest says otherwise.
@@ -14,6 +15,10 @@ const TERMINATION_GRACE: Duration = Duration::from_secs(30);
 const HAND_OVER_RESERVE: Duration = Duration::from_secs(5);
 /// How long a stop may take to end its blocks beyond the grace for running tasks.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a stop with nothing left but results waits for the broker to take one of them. Those that it does not take
+/// are kept in the journal. A broker that refuses the credentials is tried once more and not waited for: there are none
+/// but these.
+const RESULTS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A stop under way.
 pub(super) struct Stopping {
@@ -21,6 +26,18 @@ pub(super) struct Stopping {
     how: Stop,
     idle: bool,
     pub(super) until: Instant,
+    results: Results,
+}
+
+/// How a stop deals with the results that the broker has not confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Results {
+    /// Other things are waited for.
+    NotYet,
+    /// They are all that is waited for, until then; so many tasks were settled when that began.
+    Awaited { until: Instant, settled: u64 },
+    /// They are waited for no longer.
+    Left,
 }
 
 impl Driver {
@@ -48,7 +65,9 @@ impl Driver {
             how,
             idle,
             until: Instant::now() + timeout,
+            results: Results::NotYet,
         });
+        self.broker.try_at_once();
         self.drained = false;
         self.touch_status();
         self.input(Input::Drain(drain));
@@ -60,15 +79,66 @@ impl Driver {
         hand_over_timeout(cluster.and_then(|cluster| cluster.deployment().termination_grace))
     }
 
+    /// Waits for the broker no longer if it will not, or does not, take the results that are all there is left.
+    pub(super) fn leave_results(&mut self) {
+        let Some(stopping) = self.stopping.as_mut().filter(|_| !self.drained) else {
+            return;
+        };
+        let status = self.engine.status(self.clock.now());
+        let (now, settled) = (Instant::now(), self.observer.figures().settled);
+        let refused = self.broker.state() == BrokerState::Refused;
+        let hands_over = stopping.how == Stop::HandOver;
+        let alone = status.results > 0 && status.tasks_queued == 0 && (hands_over || status.tasks_running == 0);
+        let until = match stopping.results {
+            Results::Left => return,
+            _ if !alone => {
+                stopping.results = Results::NotYet;
+                return;
+            }
+            Results::Awaited { until, settled: before } if before == settled => until,
+            Results::NotYet | Results::Awaited { .. } => now + RESULTS_PATIENCE,
+        };
+        stopping.results = Results::Awaited { until, settled };
+        // Who hands over has until the end of its pod.
+        if !refused && (hands_over || now < until) {
+            return;
+        }
+        stopping.results = Results::Left;
+        let why = if refused {
+            "refuses the credentials".to_owned()
+        } else {
+            format!("has taken none of them for {} s", RESULTS_PATIENCE.as_secs())
+        };
+        tracing::warn!(
+            user_endpoint = %self.specification.name,
+            results = status.results,
+            "the stop waits no longer for the broker, which {why}: the results are kept, and the next start delivers them"
+        );
+        if !hands_over {
+            self.input(Input::KeepResults);
+            self.write_journal();
+        }
+    }
+
+    /// When the broker's time to take results is over.
+    pub(super) fn results_until(&self) -> Option<Instant> {
+        match self.stopping.as_ref()?.results {
+            Results::Awaited { until, .. } => Some(until),
+            Results::NotYet | Results::Left => None,
+        }
+    }
+
     /// Whether there is nothing left to do, or no time for it.
     pub(super) fn is_over(&self) -> Option<Ended> {
         let stopping = self.stopping.as_ref()?;
+        // What an agent that hands over has not published stays with its blocks.
+        let left = stopping.how == Stop::HandOver && stopping.results == Results::Left;
         let timed_out = stopping.until <= Instant::now();
         if timed_out {
             tracing::warn!(user_endpoint = %self.specification.name, how = ?stopping.how, "the stop took too long and is cut short");
         }
         let ended = if stopping.idle { Ended::Idle } else { Ended::Stopped };
-        (timed_out || (self.drained && self.broker.is_flushed())).then_some(ended)
+        (timed_out || left || (self.drained && self.broker.is_flushed())).then_some(ended)
     }
 
     /// Says goodbye to the broker.

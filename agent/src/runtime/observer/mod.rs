@@ -300,6 +300,7 @@ impl Observer {
             | Event::DeliveryRefreshed { .. }
             | Event::PublishFailed { .. }
             | Event::ResultConfirmed { .. }
+            | Event::ResultKept { .. }
             | Event::TaskSettled { .. } => self.observe_task(now, event),
             Event::WorkerJoined { .. }
             | Event::WorkerSilent { .. }

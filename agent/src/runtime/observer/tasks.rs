@@ -112,6 +112,10 @@ impl Observer {
                 self.metrics.result_confirm.observe(took);
                 tracing::debug!(%task, ?took, publishes, "result confirmed");
             }
+            Event::ResultKept { task } => {
+                self.phase(now, task, None);
+                tracing::debug!(%task, "result kept in the journal");
+            }
             Event::TaskSettled { task, took } => {
                 self.settled += 1;
                 self.phase(now, task, None);
