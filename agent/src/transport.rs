@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::RETRY_AFTER;
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use rustls::CertificateError;
 
 /// Calls that fail for a passing reason are tried again so many times.
@@ -135,22 +135,46 @@ fn build(trust: &Trust) -> Result<Client, reqwest::Error> {
     .build()
 }
 
+/// Why a call brought no answer of the service's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SendError {
+    /// The network, or what a certificate says.
+    #[error("{}", describe(.0))]
+    Http(#[from] reqwest::Error),
+    /// A proxy wants a name and a password, or other ones (407).
+    #[error("{0}")]
+    Proxy(String),
+}
+
 /// Sends a request; a network error or an answer of 429, 500, 502, 503 or 504 is tried again after
 /// (0.25 to 0.75) x 2^n seconds, or after as long as the answer's `Retry-After` says. A certificate that is not believed
-/// will not be in ten seconds, either, and is tried once.
+/// will not be in ten seconds, either, nor will a proxy that refuses the password that it is given: both are tried once.
 ///
 /// # Errors
-/// The last network error. An answer of whatever status is no error here.
-pub(crate) async fn send(make: impl Fn() -> RequestBuilder) -> Result<Response, reqwest::Error> {
+/// The last network error, or what a proxy wants. An answer of any other status is no error here.
+pub(crate) async fn send(make: impl Fn() -> RequestBuilder) -> Result<Response, SendError> {
     let mut attempt = 0;
     loop {
         let outcome = make().send().await;
+        let refused_by_proxy = match &outcome {
+            Ok(response) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                Some(response.url().clone())
+            }
+            Err(error) if is_refused_by_proxy(error) => error.url().cloned(),
+            Ok(_) | Err(_) => None,
+        };
+        if let Some(url) = refused_by_proxy {
+            return Err(SendError::Proxy(refusal_of_proxy(&url, |name| {
+                std::env::var(name).ok()
+            })));
+        }
+        let outcome = outcome.map_err(SendError::Http);
         let wait = match &outcome {
             Ok(response) if is_passing(response.status()) => {
                 retry_after(response).unwrap_or_else(|| back_off(attempt, rand::random::<f64>()))
             }
             Ok(_) => return outcome,
-            Err(error) if error.is_builder() || certificate_fault(error).is_some() => return outcome,
+            Err(SendError::Http(error)) if error.is_builder() || certificate_fault(error).is_some() => return outcome,
             Err(_) => back_off(attempt, rand::random::<f64>()),
         };
         if attempt == RETRIES {
@@ -158,10 +182,59 @@ pub(crate) async fn send(make: impl Fn() -> RequestBuilder) -> Result<Response, 
         }
         match &outcome {
             Ok(response) => tracing::debug!(status = %response.status(), ?wait, "the call is tried again"),
-            Err(error) => tracing::debug!(error = %describe(error), ?wait, "the call is tried again"),
+            Err(error) => tracing::debug!(%error, ?wait, "the call is tried again"),
         }
         tokio::time::sleep(wait).await;
         attempt += 1;
+    }
+}
+
+/// Whether a proxy would not make a tunnel for want of a name and a password. Its error has no type that could be asked.
+fn is_refused_by_proxy(error: &reqwest::Error) -> bool {
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if cause.to_string() == "tunnel error: proxy authorization required" {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
+}
+
+/// What is said of a proxy that answers 407 to a call of `url`. Which one that is, the HTTP client knows from the same
+/// variables, in this order.
+fn refusal_of_proxy(url: &Url, variable: impl Fn(&str) -> Option<String>) -> String {
+    let own = if url.scheme() == "https" {
+        ["HTTPS_PROXY", "https_proxy"]
+    } else {
+        ["HTTP_PROXY", "http_proxy"]
+    };
+    let first = |names: [&'static str; 2]| {
+        let set = names.into_iter().find_map(|name| Some((name, variable(name)?)));
+        set.filter(|(_, value)| !value.is_empty())
+    };
+    let Some((name, value)) = first(own).or_else(|| first(["ALL_PROXY", "all_proxy"])) else {
+        return "a proxy on the way wants a name and a password (407)".to_owned();
+    };
+    let whole = if value.contains("://") {
+        value
+    } else {
+        format!("http://{value}")
+    };
+    let Ok(mut proxy) = Url::parse(&whole) else {
+        return format!("the proxy that {name} names wants another name or password (407)");
+    };
+    let named = !proxy.username().is_empty();
+    // What has no host has no name and password, either.
+    let _ = proxy.set_username("");
+    let _ = proxy.set_password(None);
+    let proxy = proxy.as_str().trim_end_matches('/');
+    if named {
+        format!("the proxy {proxy} does not take the name and password that {name} gives it (407): correct them there")
+    } else {
+        format!(
+            "the proxy {proxy} wants a name and a password (407): give them in {name}, as http://NAME:PASSWORD@HOST:PORT"
+        )
     }
 }
 
@@ -201,22 +274,34 @@ pub(crate) fn describe(error: &reqwest::Error) -> String {
     with_advice(text, error)
 }
 
-/// What is said of an error and, if the certificate that was shown is of an authority that is not believed, what to do.
+/// What is said of an error and, if certificates are the reason that a file of them may mend, what to do.
 pub(crate) fn with_advice(said: String, error: &(dyn Error + 'static)) -> String {
-    if matches!(certificate_fault(error), Some(CertificateError::UnknownIssuer)) {
-        return format!(
+    match tls_fault(error) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => format!(
             "{said}. The authority that signed the certificate is not believed: if it is your own, name a PEM file with \
              its certificate by WAYPOST_CA_BUNDLE"
-        );
+        ),
+        Some(rustls::Error::General(why)) if why.starts_with("No CA certificates") => format!(
+            "{said}. This machine has no root certificates that could be read: install ca-certificates, or name a PEM \
+             file with those of the services by WAYPOST_CA_BUNDLE"
+        ),
+        Some(_) | None => said,
     }
-    said
 }
 
 /// What is wrong with the certificate that was shown, if that is the reason for an error.
 fn certificate_fault<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CertificateError> {
+    match tls_fault(error) {
+        Some(rustls::Error::InvalidCertificate(fault)) => Some(fault),
+        Some(_) | None => None,
+    }
+}
+
+/// What TLS says, if it is the reason for an error.
+fn tls_fault<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(current) = next {
-        if let Some(rustls::Error::InvalidCertificate(fault)) = current.downcast_ref() {
+        if let Some(fault) = current.downcast_ref() {
             return Some(fault);
         }
         // The source of such an error is that of the error that it holds, and so leaves that one out.
@@ -271,6 +356,49 @@ mod tests {
         );
         assert_eq!(shown(CertificateError::Expired), "refused");
         assert!(certificate_fault(&std::io::Error::other("no route")).is_none());
+    }
+
+    #[test]
+    fn a_machine_without_root_certificates_is_told_what_helps() {
+        let fault = rustls::Error::General("No CA certificates were loaded from the system".to_owned());
+        let advised = with_advice("refused".to_owned(), &std::io::Error::other(fault));
+        assert!(
+            advised.contains("ca-certificates") && advised.contains("WAYPOST_CA_BUNDLE"),
+            "{advised}"
+        );
+    }
+
+    #[test]
+    fn a_proxy_that_wants_a_password_is_named_with_its_variable_and_without_the_password() {
+        let said = |url: &str, variables: &[(&str, &str)]| {
+            refusal_of_proxy(&url.parse().unwrap(), |name| {
+                let found = variables.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let (outside, inside) = ("https://compute.example/v3", "http://127.0.0.1:8080/");
+        let wrong = ("https_proxy", "http://me:hidden@proxy.example:3128/");
+        let text = said(outside, &[wrong, ("HTTP_PROXY", "http://other:1")]);
+        assert!(
+            text.starts_with("the proxy http://proxy.example:3128 does not take"),
+            "{text}"
+        );
+        assert!(
+            text.contains("https_proxy") && !text.contains("hidden") && !text.contains("me@"),
+            "{text}"
+        );
+        let text = said(inside, &[wrong, ("ALL_PROXY", "proxy.example:80")]);
+        assert!(
+            text.contains("proxy.example") && text.contains("give them in ALL_PROXY"),
+            "{text}"
+        );
+        // The client takes the first that is set, and looks at no other of the pair if that is empty.
+        let text = said(
+            outside,
+            &[("HTTPS_PROXY", ""), wrong, ("all_proxy", "http://a b:hidden@")],
+        );
+        assert!(text.contains("all_proxy") && !text.contains("hidden"), "{text}");
+        assert!(said(outside, &[]).contains("407"));
     }
 
     /// Where rustls looks for root certificates instead of where the system has them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from harness.fronts import GLOBUS
 from harness.functions import double
 
@@ -31,11 +32,20 @@ def test_a_proxy_is_not_asked_for_a_host_that_is_excepted(authority, interchange
     assert not excepted.tunnels and not excepted.refused
 
 
-def test_a_proxy_that_refuses_is_named_and_its_password_is_not(authority, start, make_proxy):
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ("somebody:another-secret@", "does not take the name and password that HTTPS_PROXY gives it (407)"),
+        ("", "wants a name and a password (407): give them in HTTPS_PROXY"),
+    ],
+)
+def test_a_proxy_that_refuses_is_named_at_once_and_its_password_is_not(authority, start, make_proxy, given, advice):
+    """A password that is wrong is no network error: it is tried once."""
     proxy = make_proxy(user=USER)
-    wrong = proxy.url.replace(USER[1], "another-secret")
-    endpoint = start("direct", wait=False, HTTPS_PROXY=wrong, WAYPOST_CA_BUNDLE=str(authority.bundle))
+    address = f"127.0.0.1:{proxy.port}"
+    environment = {"HTTPS_PROXY": f"http://{given}{address}", "WAYPOST_CA_BUNDLE": str(authority.bundle)}
+    endpoint = start("direct", wait=False, **environment)
     assert endpoint.process.wait(WAIT) == EX_TEMPFAIL
     said = endpoint.process.said()
-    assert "proxy" in said.lower() and "another-secret" not in said, said
-    assert proxy.refused and not proxy.tunnels
+    assert f"the proxy http://{address} {advice}" in said and "another-secret" not in said, said
+    assert proxy.refused == 1 and not proxy.tunnels

@@ -239,10 +239,10 @@ impl AuthApi {
         })
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> AuthError {
+    fn unreachable(&self, error: &transport::SendError) -> AuthError {
         AuthError::Unreachable {
             url: self.base.to_string(),
-            reason: transport::describe(error),
+            reason: error.to_string(),
         }
     }
 }

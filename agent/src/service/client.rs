@@ -199,7 +199,7 @@ impl Service {
                 self.tokens
                     .refused_by_service(&format!("{} takes no token of theirs (401)", self.base));
             }
-            let bytes = answer.bytes().await.map_err(|error| self.unreachable(&error))?;
+            let bytes = answer.bytes().await.map_err(|error| self.unreachable(&error.into()))?;
             if !status.is_success() {
                 return Err(ServiceError::Refused {
                     call: format!("{method} /{path}"),
@@ -232,10 +232,10 @@ impl Service {
         url
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> ServiceError {
+    fn unreachable(&self, error: &transport::SendError) -> ServiceError {
         ServiceError::Unreachable {
             url: self.base.to_string(),
-            reason: transport::describe(error),
+            reason: error.to_string(),
         }
     }
 }
