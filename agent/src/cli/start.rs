@@ -3,6 +3,7 @@
 mod bring_up;
 mod deployment;
 mod detach;
+mod notices;
 mod orders;
 mod prepared;
 mod shown;

@@ -50,12 +50,33 @@ def test_a_secret_that_is_wiped_is_said_in_words_and_taken_up_when_it_is_back(ga
     garden.cluster.wait(waits, "the agent to wait for credentials", 90, interval=0.5)
     assert "credentials      missing" in garden.run("status", "garden-demo")
     pod = garden.agent()
+    garden.cluster.wait(lambda: warnings(garden, pod), "an Event about it", 60, interval=0.5)
+    assert warnings(garden, pod) == {"CredentialsMissing"}
+    (event,) = events(garden, pod, "CredentialsMissing")
+    assert event["message"].startswith("The endpoint's credentials are missing: Nobody has logged in"), event
     garden.create_secret("garden-demo-ep", client, family="FUNCX_SDK")
     # The kubelet looks for what is mounted every minute or so.
     garden.wait_running(240)
     assert garden.id == garden.values["endpointUUID"]
     (container,) = garden.cluster.get("pod", pod, garden.namespace)["status"]["containerStatuses"]
     assert container["restartCount"] == 0
+    assert warnings(garden, pod) == {"CredentialsMissing"}, "nothing more is said once they are good"
+
+
+def events(release: Release, pod: str, reason: str | None = None) -> list[dict]:
+    """The Events about a pod that the agent has written."""
+    found = release.cluster.get("events", namespace=release.namespace)["items"]
+    own = [
+        each
+        for each in found
+        if each["involvedObject"]["name"] == pod and each.get("reportingComponent") == "waypost.dev/endpoint"
+    ]
+    return [each for each in own if reason in (None, each["reason"])]
+
+
+def warnings(release: Release, pod: str) -> set[str]:
+    """What the agent has warned of by Events about its pod."""
+    return {each["reason"] for each in events(release, pod) if each["type"] == "Warning"}
 
 
 @by_value

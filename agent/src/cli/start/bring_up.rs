@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::prepared::{Admitted, Prepared};
 use super::shown::Shown;
-use super::{Start, deployment, detach, patiently};
+use super::{Start, deployment, detach, notices, patiently};
 use crate::auth::keep_fresh;
 use crate::cli::error::{CliError, exit_code};
 use crate::cli::{print, variable};
@@ -64,6 +64,8 @@ pub(super) async fn bring_up(
     )
     .await?;
     board.set_credentials(prepared.tokens().status());
+    let (pod, status, counted) = (facts.pod(), prepared.tokens().status(), Arc::clone(metrics));
+    tokio::spawn(async move { notices::tell(pod, status, &counted).await });
     let Admitted {
         registered,
         owner,

@@ -18,6 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use endpoint_provider::kubernetes::Deployment;
+use k8s_openapi::api::core::v1::ObjectReference;
 use secrecy::SecretString;
 use uuid::Uuid;
 
@@ -54,6 +55,19 @@ impl<R: Fn(&str) -> Option<String>> Facts<R> {
     /// The agent's own namespace.
     pub(super) fn namespace(&self) -> Option<String> {
         self.namespace.clone()
+    }
+
+    /// The agent's own pod, if it runs in one.
+    pub(super) fn pod(&self) -> Option<ObjectReference> {
+        let (name, namespace) = self.get("WAYPOST_POD_NAME").zip(self.namespace.clone())?;
+        Some(ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            name: Some(name),
+            namespace: Some(namespace),
+            uid: self.get("WAYPOST_POD_UID"),
+            ..ObjectReference::default()
+        })
     }
 
     /// What the names of pods begin with.
