@@ -353,13 +353,23 @@ async fn a_login_that_is_of_no_use_says_why_and_how_to_log_in() {
 struct Shelf(Mutex<Option<Vec<u8>>>);
 
 impl TokenKeeper for Shelf {
-    fn load(&self) -> BoxFuture<'_, Option<Zeroizing<Vec<u8>>>> {
-        Box::pin(async { self.0.lock().unwrap().clone().map(Zeroizing::new) })
+    fn load(&self) -> BoxFuture<'_, Result<Option<Zeroizing<Vec<u8>>>, String>> {
+        Box::pin(async { Ok(self.0.lock().unwrap().clone().map(Zeroizing::new)) })
     }
 
     fn save<'a>(&'a self, content: &'a [u8]) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async {
             *self.0.lock().unwrap() = Some(content.to_vec());
+            Ok(())
+        })
+    }
+
+    fn forget<'a>(&'a self, content: &'a [u8]) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async {
+            let mut kept = self.0.lock().unwrap();
+            if kept.as_deref() == Some(content) {
+                *kept = None;
+            }
             Ok(())
         })
     }
@@ -387,4 +397,58 @@ async fn refreshed_tokens_of_a_mounted_storage_are_kept_until_another_is_mounted
     assert_eq!(token(&next).await.unwrap(), "hidden-token-2");
     assert_eq!(server.requests()[1].value("refresh_token"), "second");
     assert_eq!(token(&new()).await.unwrap(), "hidden-token-2");
+}
+
+#[tokio::test]
+async fn what_was_refreshed_of_a_login_is_removed_when_another_takes_its_place_and_not_when_it_is_away() {
+    let (server, url) = Server::start().await;
+    let (base, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mounted = folder.path().join("storage.db");
+    store(&mounted, "user/production", &expired(Some("first"))).await;
+    let place = folder.path().display().to_string();
+    let shelf = Arc::new(Shelf::default());
+    let tokens = Arc::new(tokens(&url, base.path(), &[("WAYPOST_CREDENTIALS_DIR", &place)]).with_keeper(shelf.clone()));
+    let kept = || shelf.0.lock().unwrap().clone();
+    let keeping = Arc::clone(&tokens);
+    let keeping = tokio::spawn(async move { keep_fresh(&keeping).await });
+    let mut status = tokens.status();
+    let within = Duration::from_secs(60);
+    let becomes = async |status: &mut tokio::sync::watch::Receiver<endpoint::auth::CredentialsStatus>, state| {
+        let seen = tokio::time::timeout(within, status.wait_for(|status| status.state == state)).await;
+        seen.unwrap().unwrap();
+    };
+    becomes(&mut status, "valid").await;
+    let refreshed = kept().unwrap();
+    let aside = folder.path().join("aside");
+    fs::rename(&mounted, &aside).unwrap();
+    becomes(&mut status, "missing").await;
+    fs::rename(&aside, &mounted).unwrap();
+    becomes(&mut status, "valid").await;
+    assert_eq!(
+        kept(),
+        Some(refreshed),
+        "a Secret that was wiped for a while is no other login"
+    );
+    assert_eq!(server.requests().len(), 1);
+
+    // A token that is good for an hour: nothing is refreshed, so nothing would overwrite what is kept.
+    let mut other = expired(Some("second"));
+    other["access_token"] = json!("good-for-an-hour");
+    let in_an_hour = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        + Duration::from_secs(3600);
+    other["expires_at_seconds"] = json!(in_an_hour.as_secs());
+    let new = folder.path().join("new");
+    store(&new, "user/production", &other).await;
+    fs::rename(&new, &mounted).unwrap();
+    let gone = async {
+        while kept().is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(within, gone).await.unwrap();
+    assert_eq!(token(&tokens).await.unwrap(), "good-for-an-hour");
+    assert_eq!(server.requests().len(), 1);
+    keeping.abort();
 }

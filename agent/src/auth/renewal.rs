@@ -21,7 +21,7 @@ pub async fn keep_fresh(tokens: &Tokens) {
     let mut changes = FolderWatch::new(tokens.credentials.watched());
     let mut back_off = BackOff::new(RETRY, RETRY_MAX);
     loop {
-        let wait = match tokens.data(Scope::Compute).await {
+        let mut wait = match tokens.data(Scope::Compute).await {
             Ok(data) => {
                 back_off.reset();
                 // Many endpoints that started together must not come back together.
@@ -33,6 +33,10 @@ pub async fn keep_fresh(tokens: &Tokens) {
                 back_off.next_wait()
             }
         };
+        if let Err(error) = tokens.forget_replaced().await {
+            tracing::warn!(%error, "the tokens of the login before can not be removed from the state; it is tried again");
+            wait = wait.min(RETRY);
+        }
         let changed = async {
             loop {
                 changes.changed().await;

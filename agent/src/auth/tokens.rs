@@ -24,10 +24,12 @@ const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
 
 /// Where tokens are kept that were refreshed, if the storage that they came from is only read.
 pub trait TokenKeeper: Send + Sync + std::fmt::Debug {
-    /// What was kept last. What can not be read counts as nothing.
-    fn load(&self) -> BoxFuture<'_, Option<Zeroizing<Vec<u8>>>>;
+    /// What was kept last. An error is a sentence.
+    fn load(&self) -> BoxFuture<'_, Result<Option<Zeroizing<Vec<u8>>>, String>>;
     /// Keeps this. An error is a sentence.
     fn save<'a>(&'a self, content: &'a [u8]) -> BoxFuture<'a, Result<(), String>>;
+    /// Removes this, if it is still what is kept. An error is a sentence.
+    fn forget<'a>(&'a self, content: &'a [u8]) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// Tokens of a mounted storage, as they are kept.
@@ -56,6 +58,8 @@ struct Inner {
     /// Access tokens that a service refused before they expired.
     spoiled: BTreeMap<Scope, SecretString>,
     refused: Option<Refused>,
+    /// What the state keeps may be of a login that this one goes before.
+    replaces: bool,
 }
 
 /// What Globus Auth refused last.
@@ -184,14 +188,22 @@ impl Tokens {
         for remark in &found.remarks {
             tracing::warn!("{remark}");
         }
-        let mut kept = BTreeMap::new();
-        if let Login::User(user) = &found.login
-            && user.storage.is_mounted()
-        {
-            kept = match self.kept_for(&found.fingerprint).await {
-                Some(kept) => kept,
-                None => user.storage.read(&self.credentials.namespace(&found.login)).await?,
-            };
+        let (mut kept, mut replaces) = (BTreeMap::new(), true);
+        if let Login::User(user) = &found.login {
+            let namespace = self.credentials.namespace(&found.login);
+            if user.storage.is_mounted() {
+                match self.kept_for(&found.fingerprint).await {
+                    Some(known) => (kept, replaces) = (known, false),
+                    None => kept = user.storage.read(&namespace).await?,
+                }
+            } else {
+                // That a Secret is wiped is nobody's login: when it is back, what was refreshed counts again.
+                replaces = user
+                    .storage
+                    .read(&namespace)
+                    .await
+                    .is_ok_and(|tokens| !tokens.is_empty());
+            }
         }
         if inner.fingerprint.is_some() {
             tracing::info!("the credentials have changed; the new ones count from now on");
@@ -199,14 +211,40 @@ impl Tokens {
         *inner = Inner {
             fingerprint: Some(found.fingerprint.clone()),
             kept,
+            replaces,
             ..Inner::default()
         };
         Ok(())
     }
 
+    /// Removes the tokens that the state keeps of a login, if another has taken its place. An error is that they are
+    /// there still, perhaps.
+    pub(super) async fn forget_replaced(&self) -> Result<(), String> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        let inner = self.inner.lock().await;
+        let source = inner.fingerprint.clone().filter(|_| inner.replaces);
+        drop(inner);
+        let Some(source) = source else { return Ok(()) };
+        if let Some(content) = keeper.load().await?
+            && serde_json::from_slice::<KeptTokens>(&content).map_or(true, |kept| kept.source != source.0)
+        {
+            keeper.forget(&content).await?;
+            tracing::info!("the tokens of the login before are removed from the state");
+        }
+        let mut inner = self.inner.lock().await;
+        if inner.fingerprint.as_ref() == Some(&source) {
+            inner.replaces = false;
+        }
+        drop(inner);
+        Ok(())
+    }
+
     /// The tokens that were refreshed since they came from this source.
     async fn kept_for(&self, source: &Fingerprint) -> Option<BTreeMap<String, TokenData>> {
-        let content = self.keeper.as_ref()?.load().await?;
+        let loaded = self.keeper.as_ref()?.load().await;
+        let content = loaded
+            .inspect_err(|error| tracing::warn!(%error, "the refreshed tokens that were kept can not be used"))
+            .ok()??;
         let kept: KeptTokens = serde_json::from_slice(&content).ok()?;
         let tokens = kept.tokens.into_iter();
         (kept.source == source.0).then(|| tokens.map(|data| (data.resource_server.clone(), data)).collect())

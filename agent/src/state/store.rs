@@ -369,15 +369,10 @@ impl StateStore {
 }
 
 impl TokenKeeper for StateStore {
-    fn load(&self) -> BoxFuture<'_, Option<Zeroizing<Vec<u8>>>> {
+    fn load(&self) -> BoxFuture<'_, Result<Option<Zeroizing<Vec<u8>>>, String>> {
         Box::pin(async {
-            match self.read(TOKENS).await {
-                Ok(content) => content.map(Zeroizing::new),
-                Err(error) => {
-                    tracing::warn!(%error, "the refreshed tokens that were kept can not be used");
-                    None
-                }
-            }
+            let content = self.read(TOKENS).await.map_err(|error| error.to_string())?;
+            Ok(content.map(Zeroizing::new))
         })
     }
 
@@ -385,6 +380,13 @@ impl TokenKeeper for StateStore {
         Box::pin(async {
             let written = self.write(TOKENS, Expected::Anything, Some(content)).await;
             written.map(drop).map_err(|error| error.to_string())
+        })
+    }
+
+    fn forget<'a>(&'a self, content: &'a [u8]) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async {
+            let removed = self.write(TOKENS, Expected::Exactly(Some(content)), None).await;
+            removed.map(drop).map_err(|error| error.to_string())
         })
     }
 }

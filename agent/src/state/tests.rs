@@ -58,7 +58,7 @@ async fn only_the_owner_can_read_what_is_written() {
     store.save_user_endpoint(&saved(1)).await.unwrap();
     store.link_keys().await.unwrap();
     TokenKeeper::save(&store, b"{}").await.unwrap();
-    assert_eq!(TokenKeeper::load(&store).await.unwrap().as_slice(), b"{}");
+    assert_eq!(TokenKeeper::load(&store).await.unwrap().unwrap().as_slice(), b"{}");
     for file in [
         "tokens",
         "token_key",
@@ -71,6 +71,19 @@ async fn only_the_owner_can_read_what_is_written() {
             .mode();
         assert_eq!(mode & 0o777, 0o600, "{file}");
     }
+}
+
+#[tokio::test]
+async fn tokens_are_forgotten_only_if_they_are_still_the_ones_that_were_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = StateStore::in_folder(folder.path()).unwrap();
+    TokenKeeper::save(&store, b"newer").await.unwrap();
+    TokenKeeper::forget(&store, b"older").await.unwrap();
+    let kept = TokenKeeper::load(&store).await.unwrap().unwrap();
+    assert_eq!(kept.as_slice(), b"newer");
+    TokenKeeper::forget(&store, b"newer").await.unwrap();
+    assert!(TokenKeeper::load(&store).await.unwrap().is_none());
+    assert!(!folder.path().join("state/tokens").exists());
 }
 
 #[test]
