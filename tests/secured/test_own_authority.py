@@ -44,6 +44,25 @@ def test_the_port_of_the_configuration_is_dialled_in_place_of_the_service_s(
     assert seen == {(True, port)}
 
 
+@pytest.mark.parametrize("kind", checkout.KINDS)
+def test_the_bundle_alone_is_enough_where_the_machine_has_no_root_certificates(
+    interchange, broker, authority, start, run, kind, tmp_path
+):
+    """As in an image without the package ca-certificates."""
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none.pem").touch()
+    endpoint = start(
+        kind,
+        WAYPOST_SERVICE_URL=interchange.front.url,
+        WAYPOST_CA_BUNDLE=str(authority.bundle),
+        SSL_CERT_FILE=str(tmp_path / "none.pem"),
+        SSL_CERT_DIR=str(tmp_path / "none"),
+    )
+    assert run(endpoint, double, 8) == 16
+    seen = wait_for(lambda: ports(broker, endpoint), "the broker to list the connections", WAIT)
+    assert seen == {(True, broker.tls_ports[0])}
+
+
 def test_without_the_bundle_the_start_is_refused_and_the_option_named(interchange, start):
     endpoint = start("direct", wait=False, WAYPOST_SERVICE_URL=interchange.front.url)
     assert endpoint.process.wait(WAIT) == EX_TEMPFAIL
