@@ -18,7 +18,7 @@ from harness import checkout
 from harness.functions import double
 from harness.keeper import Keeper
 from harness.kubernetes.hollow import PLACEMENT, HollowNodes, HollowWorkers
-from pods import Bench, say
+from pods import Bench, on_a_cluster, say
 
 IDLE_TIME = 60
 """Seconds for which a pod may be without a task: longer than from one wave of tasks to the next."""
@@ -60,12 +60,8 @@ def measure(keeper: Keeper, pods: int, nodes: int, tasks: int) -> str:
     """The section of the page."""
     with tempfile.TemporaryDirectory(prefix="waypost-marks-") as folder:
         say("starting the cluster and the endpoint")
-        bench = Bench(keeper, Path(folder))
-        try:
+        with on_a_cluster(keeper, Path(folder)) as bench:
             return _measure(keeper, bench, pods, nodes, tasks)
-        finally:
-            # Where the cluster is another's, nothing of ours stays.
-            bench.endpoint.delete(wait=False)
 
 
 def _measure(keeper: Keeper, bench: Bench, pods: int, nodes: int, tasks: int) -> str:

@@ -15,11 +15,13 @@ import argparse
 import importlib.util
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +34,7 @@ from harness import checkout, debian
 from harness.functions import double, leave_mark_and_wait
 from harness.keeper import Keeper
 from harness.kubernetes import cluster, images, programs
-from pods import LIMITS, REQUESTS, Bench, PodWatch, say
+from pods import BARE, LIMITS, REQUESTS, Bench, PodWatch, on_a_cluster, say
 
 SDK = checkout.SDK_VERSIONS[0]
 
@@ -87,15 +89,32 @@ def main() -> int:
         ):
             subprocess.run(command, cwd=checkout.ROOT, check=True)
         os.execv(python, [str(python), "-B", *sys.argv])
-    with Keeper(checkout.STATE / "logs" / "bench-kubernetes") as keeper:
-        if arguments.hollow:
-            section, text = "hollow", hollow.measure(keeper, arguments.hollow, arguments.nodes, arguments.tasks)
-        else:
-            section, text = "kubernetes", measure(keeper, arguments).page(arguments)
-    sections.put(arguments.output, section, text)
-    print(f"{text}\nwritten: {arguments.output}", flush=True)
-    # The SDK's threads would try to reach the broker again, which ended with the keeper.
-    os._exit(0)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end_by_signal)
+    status = 1
+    try:
+        with Keeper(checkout.STATE / "logs" / "bench-kubernetes") as keeper:
+            if arguments.hollow:
+                section, text = "hollow", hollow.measure(keeper, arguments.hollow, arguments.nodes, arguments.tasks)
+            else:
+                section, text = "kubernetes", measure(keeper, arguments).page(arguments)
+        sections.put(arguments.output, section, text)
+        print(f"{text}\nwritten: {arguments.output}")
+        status = 0
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The SDK's threads would try to reach the broker again, which ended with the keeper.
+        os._exit(status)
+
+
+def end_by_signal(number: int, _frame: object) -> None:
+    """Ends as by an error, so that what was begun is ended, too."""
+    raise SystemExit(128 + number)
 
 
 @dataclass
@@ -143,20 +162,20 @@ def measure(keeper: Keeper, arguments: argparse.Namespace) -> Measured:
     with tempfile.TemporaryDirectory(prefix="waypost-marks-") as folder:
         os.chmod(folder, 0o777)
         say("starting the cluster and the endpoint")
-        bench = Bench(keeper, Path(folder))
-        with bench.executor() as executor:
-            # Starts the user endpoint, which is made once.
-            executor.submit(double, 1).result(timeout=120)
-            bench.endpoint.wait_for_pods(0)
-            for number in range(1, arguments.rounds + 1):
-                say(f"first task, round {number} of {arguments.rounds}")
-                measured.first.append(first_task(bench, executor))
-        say(f"{arguments.pods} bare pods")
-        measured.bare = made_by_kubectl(bench, "bare", bare_pod(bench), arguments.pods)
-        say(f"{arguments.pods} blocks")
-        measured.ours, measured.agent_mib, spec = blocks(bench, arguments.pods)
-        say(f"{arguments.pods} pods alike")
-        measured.alike = made_by_kubectl(bench, "alike", spec, arguments.pods)
+        with on_a_cluster(keeper, Path(folder)) as bench:
+            with bench.executor() as executor:
+                # Starts the user endpoint, which is made once.
+                executor.submit(double, 1).result(timeout=120)
+                bench.endpoint.wait_for_pods(0)
+                for number in range(1, arguments.rounds + 1):
+                    say(f"first task, round {number} of {arguments.rounds}")
+                    measured.first.append(first_task(bench, executor))
+            say(f"{arguments.pods} bare pods")
+            measured.bare = made_by_kubectl(bench, "bare", bare_pod(bench), arguments.pods)
+            say(f"{arguments.pods} blocks")
+            measured.ours, measured.agent_mib, spec = blocks(bench, arguments.pods)
+            say(f"{arguments.pods} pods alike")
+            measured.alike = made_by_kubectl(bench, "alike", spec, arguments.pods)
     return measured
 
 
@@ -236,10 +255,9 @@ def alike(pod: dict) -> dict:
 
 def made_by_kubectl(bench: Bench, name: str, spec: dict, count: int) -> dict[str, float]:
     """How long so many pods take that kubectl makes, each with a Secret of its own if it mounts one, and deletes."""
-    key = "waypost.test/bench"
     objects = []
     for number in range(count):
-        metadata = {"name": f"{name}-{number}", "namespace": "default", "labels": {key: name}}
+        metadata = {"name": f"{name}-{number}", "namespace": "default", "labels": {BARE: name}}
         own = json.loads(json.dumps(spec))
         for volume in own.get("volumes", []):
             if "secret" in volume:
@@ -250,11 +268,11 @@ def made_by_kubectl(bench: Bench, name: str, spec: dict, count: int) -> dict[str
         objects.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": own})
     # Secrets first, as ours are there before their pods.
     objects.sort(key=lambda each: each["kind"] == "Pod")
-    watch = PodWatch(bench.cluster, "default", f"{key}={name}")
+    watch = PodWatch(bench.cluster, "default", f"{BARE}={name}")
     made = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
     bench.cluster.kubectl("create", "--filename", "-", input=made, timeout=300)
     watch.wait(lambda seen: seen.started() >= count, f"{count} pods to run")
-    bench.cluster.kubectl("delete", "pods,secrets", "--selector", f"{key}={name}", "--wait=false", timeout=300)
+    bench.cluster.kubectl("delete", "pods,secrets", "--selector", f"{BARE}={name}", "--wait=false", timeout=300)
     watch.wait(lambda seen: seen.gone() >= count, f"the end of {count} pods")
     return {
         "running": watch.last_started - watch.first_made,

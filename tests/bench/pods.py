@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from harness.rabbitmq import RabbitMQ
 REQUESTS = {"cpu": "10m", "memory": "32Mi"}
 LIMITS = {"cpu": "2", "memory": "256Mi"}
 WORKER_SELECTOR = "app.kubernetes.io/name=waypost-worker"
+BARE = "waypost.test/bench"
+"""Label of what kubectl makes here."""
 
 
 class PodWatch:
@@ -138,7 +141,14 @@ class Bench:
             del os.environ[name]
         folder = keeper.temporary_folder("sdk")
         os.environ.update(client_settings(interchange.port, client, folder, interchange.address))
-        self.endpoint = KubernetesEndpoint(self.cluster, interchange, client, agent, self.image, "bench").start()
+        self.endpoint = KubernetesEndpoint(self.cluster, interchange, client, agent, self.image, "bench")
+
+    def start(self) -> None:
+        """Removes what a run that was killed has left on a cluster that stays up, and installs the endpoint."""
+        forced = ["--force", "--grace-period=0"]
+        self.cluster.kubectl("delete", "pods,secrets", "--selector", BARE, *forced, timeout=300)
+        self.endpoint.remove_left()
+        self.endpoint.start()
 
     def executor(self, max_idletime: float = 1, **provider: object):
         """An Executor of the SDK whose blocks are pods with one slot."""
@@ -173,6 +183,18 @@ class Bench:
             if entry["message"] == message and at >= since:
                 times.append(at)
         return times
+
+
+@contextlib.contextmanager
+def on_a_cluster(keeper: Keeper, marks: Path) -> Iterator[Bench]:
+    """One that is started. However it ends, short of a SIGKILL, nothing of it stays on a cluster that does."""
+    bench = Bench(keeper, marks)
+    try:
+        bench.start()
+        yield bench
+    finally:
+        bench.cluster.run_kubectl("delete", "pods,secrets", "--selector", BARE, "--wait=false")
+        bench.endpoint.delete(wait=False)
 
 
 def say(what: str) -> None:

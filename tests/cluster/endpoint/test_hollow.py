@@ -6,10 +6,11 @@ import subprocess
 
 import pytest
 from harness.functions import double
-from harness.kubernetes.endpoint import IDLE
-from harness.kubernetes.hollow import PLACEMENT, HollowNodes, HollowWorkers
+from harness.kubernetes.endpoint import IDLE, KubernetesEndpoint
+from harness.kubernetes.hollow import MARK, PLACEMENT, HollowNodes, HollowWorkers
 
 PODS = 100
+SECONDS = 120
 
 
 def kubelets_rules() -> list[str]:
@@ -66,3 +67,29 @@ def test_a_hundred_pods_are_launched_linked_by_their_own_tokens_and_reaped(
     said = workers.figures()
     # Each task was run once, and each block had one worker.
     assert said == {"links": 0, "dialled": PODS, "tasks": PODS, "failures": 0}
+
+
+def test_what_a_killed_benchmark_left_is_removed_with_the_pods_that_no_kubelet_ends(cluster, shared):
+    """Its namespaces, and a node whose kubelet was killed with it. On a cluster that stays up the next run finds them."""
+    left = KubernetesEndpoint(cluster, shared.interchange, shared.client, shared.image, shared.worker_image, "left")
+    names = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in left.namespaces]
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "hollow-left", "labels": {MARK: "yes"}}}
+    cluster.apply(*names, node)
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "held", "namespace": left.workers},
+        "spec": {
+            "nodeName": "hollow-left",
+            "automountServiceAccountToken": False,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{"name": "worker", "image": shared.worker_image.name}],
+        },
+    }
+    cluster.wait(
+        lambda: cluster.succeeds("get", "serviceaccount", "default", f"--namespace={left.workers}"), "its account"
+    )
+    cluster.apply(pod)
+    left.remove_left()
+    for kind, name in (("namespace", left.namespace), ("namespace", left.workers), ("node", "hollow-left")):
+        cluster.wait(lambda what=(kind, name): not cluster.succeeds("get", *what), f"the end of {name}", SECONDS)

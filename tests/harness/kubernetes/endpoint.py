@@ -12,6 +12,7 @@ from harness.keeper import ProcessError
 from harness.kubernetes import ground
 from harness.kubernetes.cluster import Cluster, KubectlError
 from harness.kubernetes.helm import Helm
+from harness.kubernetes.hollow import MARK as HOLLOW
 from harness.kubernetes.images import Image
 
 CHART = checkout.ROOT / "helm" / "endpoint"
@@ -257,8 +258,21 @@ class KubernetesEndpoint:
         """The names of the Secrets that blocks have."""
         return [each["metadata"]["name"] for each in self.cluster.get("secrets", namespace=self.workers)["items"]]
 
-    def delete(self, wait: bool = True) -> None:
+    def delete(self, wait: bool = True, timeout: float = 150) -> None:
         """Removes all of it: the agent at once, and with the anchor its workers."""
         self.cluster.kubectl(
-            "delete", "namespace", *self.namespaces, "--ignore-not-found", f"--wait={str(wait).lower()}", timeout=150
+            "delete",
+            "namespace",
+            *self.namespaces,
+            "--ignore-not-found",
+            f"--wait={str(wait).lower()}",
+            timeout=timeout,
         )
+
+    def remove_left(self) -> None:
+        """Removes what a run that was killed has left of it, and returns when that is gone. No kubelet would say that
+        pods have ended which were on hollow nodes: those nodes go first."""
+        self.cluster.kubectl("delete", "node", "--selector", f"{HOLLOW}=yes", "--wait=false")
+        forced = ["--force", "--grace-period=0", "--wait=false"]
+        self.cluster.run_kubectl("delete", "pods", "--all", "--namespace", self.workers, *forced, timeout=600)
+        self.delete(timeout=600)
