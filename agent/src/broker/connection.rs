@@ -22,12 +22,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Connects to where a queue info points.
 pub(super) async fn connect(info: &QueueInfo, what: &'static str, name: &str) -> Result<Arc<Connection>, BrokerError> {
-    let mut uri: AMQPUri = info
-        .connection_url
-        .parse()
-        .map_err(|why: String| BrokerError::Address { what, why })?;
-    uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
-    uri.query.frame_max = Some(FRAME_BYTES_MAX);
+    let uri = address(info).map_err(|why| BrokerError::Address { what, why })?;
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let tls = OwnedTLSConfig {
         identity: None,
@@ -44,6 +39,14 @@ pub(super) async fn connect(info: &QueueInfo, what: &'static str, name: &str) ->
             "the broker did not answer within {CONNECT_TIMEOUT:?}"
         ))),
     }
+}
+
+/// What is dialled, with what we ask of a connection.
+fn address(info: &QueueInfo) -> Result<AMQPUri, String> {
+    let mut uri: AMQPUri = info.connection_url.parse()?;
+    uri.query.heartbeat = Some(HEARTBEAT_SECONDS);
+    uri.query.frame_max = Some(FRAME_BYTES_MAX);
+    Ok(uri)
 }
 
 /// Opens a channel.
@@ -105,4 +108,63 @@ pub(super) async fn consume(channel: &Channel, queue: &str, window: u16) -> Resu
     .await;
     qos?;
     consumer
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::uri::AMQPScheme;
+
+    use super::*;
+    use crate::service::replace_port;
+
+    fn dialled(url: &str, port: Option<u16>) -> (AMQPScheme, String, u16) {
+        let mut info = QueueInfo {
+            connection_url: url.to_owned(),
+            queue: "q".to_owned(),
+            exchange: None,
+            queue_publish_kwargs: None,
+        };
+        if let Some(port) = port {
+            replace_port(&mut info, port);
+        }
+        let uri = address(&info).unwrap();
+        (uri.scheme, uri.authority.host, uri.authority.port)
+    }
+
+    /// 443 is the port of https, and a parser of addresses may leave out a scheme's own port: AMQP's are others.
+    #[test]
+    fn the_port_that_the_service_or_the_configuration_says_is_dialled_443_among_them() {
+        let at = |scheme, port| (scheme, "broker.example".to_owned(), port);
+        let cases = [
+            ("amqps://me:word@broker.example:443/v", None, at(AMQPScheme::AMQPS, 443)),
+            (
+                "amqps://me:word@broker.example/v?heartbeat=30",
+                None,
+                at(AMQPScheme::AMQPS, 5671),
+            ),
+            (
+                "amqps://me:word@broker.example/v",
+                Some(443),
+                at(AMQPScheme::AMQPS, 443),
+            ),
+            (
+                "amqps://me:word@broker.example:5671/v",
+                Some(443),
+                at(AMQPScheme::AMQPS, 443),
+            ),
+            (
+                "amqps://me:word@broker.example:443/v",
+                Some(5671),
+                at(AMQPScheme::AMQPS, 5671),
+            ),
+            (
+                "amqp://me:word@broker.example/%2F",
+                Some(443),
+                at(AMQPScheme::AMQP, 443),
+            ),
+        ];
+        for (url, port, expected) in cases {
+            assert_eq!(dialled(url, port), expected, "{url} with amqp_port {port:?}");
+        }
+    }
 }
