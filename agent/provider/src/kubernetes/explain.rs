@@ -5,9 +5,9 @@
 //! `state.terminated`), so each is asked in the order of how much it explains.
 
 use endpoint_config::SecurityProfile;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodCondition, PodStatus};
 use waypost_engine::{BlockEnd, BlockEndKind, BlockState, ProcessExit, Waiting, WaitingCause};
 
+use super::observed::{Condition, ContainerStatus, ObservedPod, Status, Terminated};
 use super::pod::WORKER;
 
 /// What the platform did on its way to the end of a pod; from the condition `DisruptionTarget`.
@@ -29,7 +29,7 @@ impl From<BlockState> for Observation {
 }
 
 /// What a pod's object says. `ours`: we asked for the pod's end, so that its deletion needs no explanation.
-pub(super) fn observe(pod: &Pod, ours: bool) -> Observation {
+pub(super) fn observe(pod: &ObservedPod, ours: bool) -> Observation {
     let status = pod.status.as_ref();
     let words = Words::of(pod);
     let worker = status.and_then(worker_status);
@@ -61,7 +61,7 @@ pub(super) fn observe(pod: &Pod, ours: bool) -> Observation {
 }
 
 /// How a block ended whose pod is gone, from the last that was seen of its object.
-pub(super) fn gone(pod: &Pod, ours: bool) -> BlockEnd {
+pub(super) fn gone(pod: &ObservedPod, ours: bool) -> BlockEnd {
     match observe(pod, ours).state {
         BlockState::Ended(end) | BlockState::Ending(end) => end,
         BlockState::Pending { .. } | BlockState::Running => Words::of(pod).deleted(),
@@ -91,7 +91,7 @@ fn names_what_is_missing(note: &str) -> bool {
 }
 
 /// Whether the kubelet has taken the pod and makes its containers, which may fail in ways that only Events tell.
-pub(super) fn is_being_made(pod: &Pod) -> bool {
+pub(super) fn is_being_made(pod: &ObservedPod) -> bool {
     let Some(status) = &pod.status else { return false };
     let scheduled = conditions(status, "PodScheduled").is_some_and(|condition| condition.status == "True");
     scheduled
@@ -111,7 +111,7 @@ struct Words {
 }
 
 impl Words {
-    fn of(pod: &Pod) -> Self {
+    fn of(pod: &ObservedPod) -> Self {
         let spec = pod.spec.as_ref();
         let worker = spec.and_then(|spec| spec.containers.iter().find(|container| container.name == WORKER));
         let limits = worker.and_then(|worker| worker.resources.as_ref()?.limits.as_ref());
@@ -141,7 +141,7 @@ impl Words {
     }
 }
 
-fn conditions<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition> {
+fn conditions<'a>(status: &'a Status, kind: &str) -> Option<&'a Condition> {
     status
         .conditions
         .as_ref()?
@@ -149,7 +149,7 @@ fn conditions<'a>(status: &'a PodStatus, kind: &str) -> Option<&'a PodCondition>
         .find(|condition| condition.type_ == kind)
 }
 
-fn worker_status(status: &PodStatus) -> Option<&ContainerStatus> {
+fn worker_status(status: &Status) -> Option<&ContainerStatus> {
     status
         .container_statuses
         .as_ref()?
@@ -157,13 +157,13 @@ fn worker_status(status: &PodStatus) -> Option<&ContainerStatus> {
         .find(|container| container.name == WORKER)
 }
 
-fn all_statuses(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+fn all_statuses(status: &Status) -> impl Iterator<Item = &ContainerStatus> {
     let init = status.init_container_statuses.as_ref().into_iter().flatten();
     init.chain(status.container_statuses.as_ref().into_iter().flatten())
 }
 
 /// What the platform says that it did to the pod.
-fn disruption(status: &PodStatus, words: &Words) -> Option<BlockEnd> {
+fn disruption(status: &Status, words: &Words) -> Option<BlockEnd> {
     let condition = conditions(status, DISRUPTION).filter(|condition| condition.status == "True")?;
     let message = condition.message.as_deref().unwrap_or_default();
     let (kind, what) = match condition.reason.as_deref()? {
@@ -194,7 +194,7 @@ fn evicted(words: &Words, message: &str) -> BlockEnd {
 }
 
 /// What `status.reason` says. The kubelet writes it when it ends a whole pod, or would not have it.
-fn by_pod(status: Option<&PodStatus>, words: &Words) -> Option<BlockEnd> {
+fn by_pod(status: Option<&Status>, words: &Words) -> Option<BlockEnd> {
     let status = status?;
     let message = status.message.as_deref().unwrap_or_default();
     let reason = status.reason.as_deref().filter(|reason| !reason.is_empty())?;
@@ -225,9 +225,9 @@ fn by_pod(status: Option<&PodStatus>, words: &Words) -> Option<BlockEnd> {
 
 /// The worker's container has ended.
 fn ended(
-    pod: &Pod,
+    pod: &ObservedPod,
     words: &Words,
-    terminated: &ContainerStateTerminated,
+    terminated: &Terminated,
     by_platform: Option<BlockEnd>,
     ours: bool,
 ) -> Observation {
@@ -287,7 +287,7 @@ fn ended(
 }
 
 /// The pod has ended, and its worker's container never ran.
-fn never_ran(status: Option<&PodStatus>, words: &Words, disruption: Option<BlockEnd>) -> Observation {
+fn never_ran(status: Option<&Status>, words: &Words, disruption: Option<BlockEnd>) -> Observation {
     if let Some(end) = disruption {
         return BlockState::Ended(end).into();
     }
@@ -341,7 +341,7 @@ pub(super) fn advice(output: &str, profile: SecurityProfile, writable_root: bool
 }
 
 /// Shells and runtimes say a signal as 128 and its number.
-fn exit(terminated: &ContainerStateTerminated) -> ProcessExit {
+fn exit(terminated: &Terminated) -> ProcessExit {
     match (terminated.signal, terminated.exit_code) {
         (Some(signal), _) if signal > 0 => ProcessExit::Signal(signal),
         (_, code @ 129..=159) => ProcessExit::Signal(code - 128),
@@ -361,7 +361,7 @@ fn bytes(quantity: &str) -> Option<u64> {
 }
 
 /// What keeps a pod from running.
-fn waiting(status: &PodStatus) -> Option<Waiting> {
+fn waiting(status: &Status) -> Option<Waiting> {
     let scheduled = conditions(status, "PodScheduled");
     if let Some(condition) = scheduled.filter(|condition| condition.status == "False") {
         let reason = condition.reason.as_deref().unwrap_or("Unschedulable");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 
-fn pods() -> BTreeMap<String, Pod> {
+fn pods() -> BTreeMap<String, ObservedPod> {
     serde_json::from_str(include_str!("testdata/pods.json")).expect("the test data are pods")
 }
 
@@ -192,7 +192,7 @@ fn a_worker_that_runs_is_running_whatever_its_sidecars_do() {
 
 #[test]
 fn an_object_without_a_status_is_a_block_that_waits() {
-    let pod = Pod::default();
+    let pod = ObservedPod::default();
     assert_eq!(observe(&pod, false).state, BlockState::Pending { why: None });
 }
 

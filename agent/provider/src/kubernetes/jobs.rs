@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use endpoint_back_off::BackOff;
 use k8s_openapi::api::core::v1::{Event, Pod, Secret};
-use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client};
+use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, Preconditions, Request};
+use kube::{Api, Client, Resource as _};
 use tokio_util::sync::CancellationToken;
 use waypost_engine::{BlockEnd, BlockEndKind, BlockId, Waiting};
 
 use super::api::{ApiError, call};
 use super::cluster::Cluster;
+use super::observed::ObservedPod;
 use super::pod::{self, Particulars};
 use super::{KubernetesSettings, explain, labels, permissions, refusal, secret};
 
@@ -65,7 +66,7 @@ impl Jobs {
         &self.settings.config.namespace
     }
 
-    async fn pods(&self) -> Result<Api<Pod>, ApiError> {
+    async fn pods(&self) -> Result<Api<ObservedPod>, ApiError> {
         Ok(Api::namespaced(self.client().await?, self.namespace()))
     }
 
@@ -74,7 +75,7 @@ impl Jobs {
     }
 
     /// The pods of the user endpoint.
-    pub(super) async fn list(&self) -> Result<Vec<Pod>, ApiError> {
+    pub(super) async fn list(&self) -> Result<Vec<ObservedPod>, ApiError> {
         let api = self.pods().await?;
         let selector = labels::select_user_endpoint(self.settings.endpoint_id, self.settings.names.user_endpoint());
         let mut parameters = ListParams::default().labels(&selector).limit(500);
@@ -152,8 +153,10 @@ impl Jobs {
             worker_image,
         };
         let pod = pod::pod(&self.settings, &particulars);
-        let pods: Api<Pod> = Api::namespaced(client, self.namespace());
-        match call(self.cluster.requests(), pods.create(&PostParams::default(), &pod)).await {
+        let pods: Api<ObservedPod> = Api::namespaced(client.clone(), self.namespace());
+        let parameters = PostParams::default();
+        let made = create(&client, self.namespace(), &parameters, &pod);
+        match call(self.cluster.requests(), made).await {
             Ok(made) => Ok(Creation::Made {
                 uid: made.metadata.uid.unwrap_or_default(),
             }),
@@ -169,7 +172,7 @@ impl Jobs {
     }
 
     /// The name is in use: by this attempt, whose answer was lost, or by something else that keeps it.
-    async fn taken(&self, pods: &Api<Pod>, name: &str, attempt: &str) -> Result<Creation, String> {
+    async fn taken(&self, pods: &Api<ObservedPod>, name: &str, attempt: &str) -> Result<Creation, String> {
         match call(self.cluster.requests(), pods.get(name)).await {
             Ok(pod) => {
                 let ours = labels::annotation(&pod.metadata, labels::ATTEMPT) == Some(attempt);
@@ -218,8 +221,8 @@ impl Jobs {
             dry_run: true,
             ..PostParams::default()
         };
-        let pods: Api<Pod> = Api::namespaced(client, self.namespace());
-        call(self.cluster.requests(), pods.create(&parameters, &pod)).await?;
+        let made = create(&client, self.namespace(), &parameters, &pod);
+        call(self.cluster.requests(), made).await?;
         Ok(())
     }
 
@@ -295,7 +298,7 @@ impl Jobs {
     }
 
     /// A pod as it is now; `None` if it is not there.
-    pub(super) async fn read(&self, name: &str) -> Result<Option<Pod>, ApiError> {
+    pub(super) async fn read(&self, name: &str) -> Result<Option<ObservedPod>, ApiError> {
         let api = self.pods().await?;
         match call(self.cluster.requests(), api.get(name)).await {
             Ok(pod) => Ok(Some(pod)),
@@ -384,6 +387,16 @@ impl Jobs {
             tracing::debug!(pod = name, %error, "a pod can not be annotated");
         }
     }
+}
+
+/// Makes a pod; of the answer only what is looked at is read.
+async fn create(client: &Client, namespace: &str, parameters: &PostParams, pod: &Pod) -> kube::Result<ObservedPod> {
+    // By way of a `Value`: what makes one of each part of a pod was compiled with the configuration, which reads them.
+    let object = serde_json::to_value(pod).map_err(kube::Error::SerdeError)?;
+    let request = Request::new(ObservedPod::url_path(&(), Some(namespace)))
+        .create(parameters, object.to_string().into_bytes())
+        .map_err(kube::Error::BuildRequest)?;
+    client.request(request).await
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! | `watch` | one list and watch for each namespace |
 //! | `pod`, `layout`, `command`, `secret`, `anchor`, `labels` | the objects that are made |
 //! | `permissions` | what the agent's account may not do |
+//! | `observed` | a pod as it is looked at |
 //! | `explain`, `refusal` | from what Kubernetes says to the engine's words |
 //! | `kept`, `events` | failed pods that stay, and Kubernetes Events |
 //!
@@ -27,6 +28,7 @@ mod labels;
 mod layout;
 mod limits;
 mod looks;
+mod observed;
 mod permissions;
 mod pod;
 mod refusal;

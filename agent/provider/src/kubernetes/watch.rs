@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use endpoint_back_off::BackOff;
 use futures_util::StreamExt as _;
-use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
 use super::labels;
+use super::observed::ObservedPod;
 
 /// How long one watch lasts before it is renewed. A connection that broke without a word is noticed a little later.
 const RENEWAL_SECONDS: u32 = 60;
@@ -24,9 +24,9 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fr
 #[derive(Debug)]
 pub(super) enum Sighting {
     /// A pod is there, as it is now.
-    Seen(Box<Pod>),
+    Seen(Box<ObservedPod>),
     /// A pod is not there any more; this is the last of it.
-    Gone(Box<Pod>),
+    Gone(Box<ObservedPod>),
     /// All pods were listed anew: these there are, by name. Any other is gone, and nobody saw how.
     Listed(BTreeSet<String>),
 }
@@ -99,7 +99,7 @@ impl Watch {
         self.subscribers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, pod: Pod, sighting: fn(Box<Pod>) -> Sighting) {
+    fn tell(&self, pod: ObservedPod, sighting: fn(Box<ObservedPod>) -> Sighting) {
         let Some(user_endpoint) = labels::user_endpoint(&pod.metadata) else {
             return;
         };
@@ -137,7 +137,7 @@ impl Drop for Subscription {
 
 /// Watches until nobody takes part any more.
 async fn run(
-    api: Api<Pod>,
+    api: Api<ObservedPod>,
     endpoint: Uuid,
     namespace: String,
     watch: Arc<Watch>,

@@ -11,7 +11,6 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +20,7 @@ use super::events::Reason;
 use super::jobs::{Creation, Jobs, Removal};
 use super::kept::Kept;
 use super::labels;
+use super::observed::ObservedPod;
 use super::pod::WORKER;
 use super::watch::{Sighting, Subscription};
 use crate::{ListError, ProviderEvent};
@@ -56,7 +56,7 @@ enum Done {
     /// The same of a block that has ended.
     Ended(BlockId, BlockEnd),
     /// A pod that was missing in a list: what it is now; not given if the API did not say.
-    Read(BlockId, Option<Option<Box<Pod>>>),
+    Read(BlockId, Option<Option<Box<ObservedPod>>>),
     Looked(BlockId, Option<Waiting>),
     /// The Secrets that there are, and for which block each is.
     Swept(Vec<(String, BlockId)>),
@@ -224,7 +224,7 @@ impl Keeper {
     }
 
     /// Which block's pod this is, if it is one that matters: not another of the same name, nor one that is only kept.
-    fn sees(&mut self, pod: &Pod) -> Option<BlockId> {
+    fn sees(&mut self, pod: &ObservedPod) -> Option<BlockId> {
         let block = labels::block(&pod.metadata)?;
         let (name, uid) = (pod.metadata.name.clone()?, pod.metadata.uid.clone()?);
         if labels::annotation(&pod.metadata, labels::KEPT).is_some() {

@@ -1,11 +1,11 @@
 //! What pods show, and what is said of their blocks.
 
-use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 use waypost_engine::{BlockEnd, BlockEndKind, BlockId, BlockState, Waiting, WaitingCause};
 
 use super::{Done, Keeper, LOOKS, Timer};
 use crate::kubernetes::events::Reason;
+use crate::kubernetes::observed::ObservedPod;
 use crate::kubernetes::watch::Sighting;
 use crate::kubernetes::{explain, labels};
 use crate::{BlockDetails, ProviderEvent};
@@ -43,7 +43,7 @@ impl Keeper {
     }
 
     /// A pod as it is now.
-    pub(super) fn seen(&mut self, pod: Pod) {
+    pub(super) fn seen(&mut self, pod: ObservedPod) {
         let Some(id) = labels::block(&pod.metadata) else { return };
         let Some(block) = self.blocks.get_mut(&id) else { return };
         if block.ended {
@@ -136,7 +136,7 @@ impl Keeper {
         }
     }
 
-    pub(super) fn gone(&mut self, pod: &Pod) {
+    pub(super) fn gone(&mut self, pod: &ObservedPod) {
         if let Some(name) = &pod.metadata.name {
             self.kept.forget(name);
         }

@@ -53,7 +53,7 @@ impl World {
     }
 
     /// The block's pod with this status; `deleted`: and it is being deleted.
-    fn pod(&self, deleted: bool, status: &Value) -> Box<Pod> {
+    fn pod(&self, deleted: bool, status: &Value) -> Box<ObservedPod> {
         let settings = &self.keeper.jobs.settings;
         let labels = labels::of_block(settings.endpoint_id, settings.names.user_endpoint(), BLOCK);
         let mut pod = json!({
