@@ -2,7 +2,7 @@ use endpoint_config::{Accelerators, PersistentVolume, Quantity as Amount};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::kubernetes::tests::settings;
+use crate::kubernetes::tests::{options, settings};
 
 fn made(settings: &KubernetesSettings) -> Value {
     let particulars = Particulars {
@@ -50,7 +50,7 @@ fn an_image_that_has_the_worker_is_not_brought_it() {
 
 fn with_template(template: Value) -> KubernetesSettings {
     let mut settings = settings();
-    settings.config.pod_template = Some(Box::new(serde_json::from_value(template).expect("a template")));
+    settings.config.pod_template = options(&json!({"pod_template": template})).pod_template;
     settings
 }
 
@@ -138,15 +138,17 @@ fn a_template_gives_what_the_options_leave_open_and_takes_back_nothing_that_the_
         .config
         .node_selector
         .insert("disk".to_owned(), "fast".to_owned());
-    settings.config.tolerations =
-        serde_json::from_value(json!([{"key": "gpu", "operator": "Exists"}])).expect("tolerations");
     settings.config.image_pull_secrets = vec!["option".to_owned()];
-    settings.config.topology_spread_constraints =
-        serde_json::from_value(json!([{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}]))
-            .expect("constraints");
-    settings.config.init_containers =
-        serde_json::from_value(json!([{"name": "warm", "image": "w"}])).expect("containers");
-    settings.config.sidecars = serde_json::from_value(json!([{"name": "logs", "image": "l"}])).expect("containers");
+    let listed = options(&json!({
+        "tolerations": [{"key": "gpu", "operator": "Exists"}],
+        "topology_spread_constraints": [{"maxSkew": 2, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
+        "init_containers": [{"name": "warm", "image": "w"}],
+        "sidecars": [{"name": "logs", "image": "l"}],
+    }));
+    settings.config.tolerations = listed.tolerations;
+    settings.config.topology_spread_constraints = listed.topology_spread_constraints;
+    settings.config.init_containers = listed.init_containers;
+    settings.config.sidecars = listed.sidecars;
     let pod = made(&settings);
     let (metadata, spec) = (&pod["metadata"], &pod["spec"]);
     assert_eq!(

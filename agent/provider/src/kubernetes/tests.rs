@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use endpoint_config::KubernetesProviderConfig;
+use endpoint_config::{KubernetesProviderConfig, ProviderConfig, user_endpoint_config};
+use serde_json::{Value, json};
 use uuid::Uuid;
 use waypost_link::BlockToken;
 
@@ -26,4 +27,20 @@ pub(super) fn settings() -> KubernetesSettings {
         working_directory: "tasks".to_owned(),
         token: Arc::new(|name| BlockToken::from_text(&format!("token of {name}"))),
     }
+}
+
+/// Options of the provider as they are read from a configuration that has these, and an image.
+pub(super) fn options(given: &Value) -> KubernetesProviderConfig {
+    let mut provider = json!({"type": "KubernetesProvider", "image": "registry.example/python:3.12"});
+    let (Some(all), Some(given)) = (provider.as_object_mut(), given.as_object()) else {
+        panic!("{given} is no mapping");
+    };
+    all.extend(given.clone());
+    // JSON is YAML.
+    let text = json!({"engine": {"type": "GlobusComputeEngine", "provider": provider}}).to_string();
+    let read = user_endpoint_config(&text, None).expect("the options are right");
+    let ProviderConfig::Kubernetes(config) = read.config.engine.provider else {
+        panic!("the provider is another");
+    };
+    *config
 }
