@@ -15,7 +15,6 @@ import argparse
 import importlib.util
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -30,7 +29,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
 import hollow
 import sections
 from figures import usage_of
-from harness import checkout, debian
+from harness import checkout, debian, processes
 from harness.functions import double, leave_mark_and_wait
 from harness.keeper import Keeper
 from harness.kubernetes import cluster, images, programs
@@ -89,8 +88,7 @@ def main() -> int:
         ):
             subprocess.run(command, cwd=checkout.ROOT, check=True)
         os.execv(python, [str(python), "-B", *sys.argv])
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end_by_signal)
+    processes.end_by_signals()
     status = 1
     try:
         with Keeper(checkout.STATE / "logs" / "bench-kubernetes") as keeper:
@@ -110,11 +108,6 @@ def main() -> int:
         sys.stderr.flush()
         # The SDK's threads would try to reach the broker again, which ended with the keeper.
         os._exit(status)
-
-
-def end_by_signal(number: int, _frame: object) -> None:
-    """Ends as by an error, so that what was begun is ended, too."""
-    raise SystemExit(128 + number)
 
 
 @dataclass

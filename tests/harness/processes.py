@@ -27,6 +27,16 @@ def prepare_child() -> None:
     _libc.prctl(_SET_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
 
 
+def end_by_signals() -> None:
+    """From now on SIGTERM and SIGHUP end this process as an error does: what it began is ended, too."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)
+
+
+def _interrupted(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
 @dataclass(frozen=True)
 class Seen:
     """A process as it was seen in /proc."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import signal
 import sys
 import threading
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import checkout
+from harness import checkout, processes
 from harness.keeper import Keeper
 from harness.stage import Counts, Run, Stage
 from harness.stages import STAGES, prepare
@@ -32,10 +31,6 @@ class Outcome:
     name: str
     counts: Counts
     seconds: float
-
-
-def interrupted(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
 
 
 def run_stage(keeper: Keeper, name: str, work: Callable[[Run], None]) -> Outcome:
@@ -106,8 +101,7 @@ def main() -> int:
     for stage in STAGES:
         if stage not in stages and not arguments.stages:
             print(f"{stage.name:<18} runs only when it is named: ./test {stage.name}", flush=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupted)
+    processes.end_by_signals()
     start = time.monotonic()
     logs = checkout.STATE / "logs"
     with Keeper(logs, f"./test was ended; so is all that it started. Logs: {logs}") as keeper:

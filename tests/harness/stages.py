@@ -91,6 +91,9 @@ def suite(folder: str, *sdks: str, select: str = "") -> Callable[[Run], None]:
     return run_suite
 
 
+BYTES = "test_bytes"
+"""The one of the tests of kills that is long, for it waits for the disk."""
+
 RABBITMQ_4 = ["rabbitmq-server"]
 """What the root of a newer Debian holds."""
 
@@ -114,7 +117,7 @@ def newer_broker(queue_type: str, kinds: str) -> Callable[[Run], None]:
             "WAYPOST_TEST_KINDS": kinds,
         }
         # How many bytes the agent holds does not depend on the broker, and takes long to show.
-        ignored = f"--ignore={checkout.ROOT / 'tests' / 'kill' / 'test_bytes'}.py"
+        ignored = f"--ignore={checkout.ROOT / 'tests' / 'kill' / BYTES}.py"
         folders = [checkout.ROOT / "tests" / folder for folder in ("end_to_end", "kill")]
         run.pytest(*folders, ignored, sdk="4.19.0", environment=environment)
 
@@ -154,9 +157,6 @@ ours is compiled."""
 
 WARM = "test_a_second_run_makes_its_picture_in_time"
 """The one test of the demo that measures."""
-
-BYTES = "test_bytes"
-"""The one of the tests of kills that is long, for it waits for the disk."""
 
 CLUSTER = [*kubernetes.PACKAGES, *images.PACKAGES, *([] if programs.go() else ["golang-go"])]
 
