@@ -30,7 +30,7 @@ import hollow
 import sections
 from figures import usage_of
 from harness import checkout, debian, processes
-from harness.functions import double, leave_mark_and_wait
+from harness.functions import double, leave_mark_and_sleep
 from harness.keeper import Keeper
 from harness.kubernetes import cluster, images, programs
 from pods import BARE, LIMITS, REQUESTS, Bench, PodWatch, on_a_cluster, say
@@ -188,21 +188,22 @@ def first_task(bench: Bench, executor) -> dict[str, float]:
 def blocks(bench: Bench, count: int) -> tuple[dict[str, float], float, dict]:
     """As many tasks as pods, which wait until all are there."""
     gate = bench.marks / "gate"
+    os.mkfifo(gate)
+    os.chmod(gate, 0o666)
     watch = bench.watch()
     since = time.time()
     with bench.executor(max_blocks=count, max_mem=LIMITS["memory"]) as executor:
         tasks = [
-            executor.submit(leave_mark_and_wait, "/marks", f"task-{number}", "/marks/gate", 900)
-            for number in range(count)
+            executor.submit(leave_mark_and_sleep, "/marks", f"task-{number}", "/marks/gate") for number in range(count)
         ]
         watch.wait(lambda seen: seen.started() >= count, f"{count} pods to run")
         bench.cluster.wait(
-            lambda: len(list(bench.marks.iterdir())) >= count, f"{count} tasks to run", timeout=600, interval=0.5
+            lambda: len(list(bench.marks.glob("task-*"))) >= count, f"{count} tasks to run", timeout=600, interval=0.5
         )
         ready = max(bench.told("worker joined", since))
         memory = usage_of([bench.endpoint.agent_process()]).memory_mib
         spec = alike(bench.endpoint.pods()[0])
-        gate.touch()
+        os.close(os.open(gate, os.O_WRONLY))
         for task in tasks:
             task.result(timeout=300)
         watch.wait(lambda seen: seen.gone() >= count, f"the end of {count} pods")

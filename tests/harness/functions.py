@@ -76,6 +76,16 @@ def leave_mark_and_wait(folder, name, gate, seconds):
 
 
 @by_value
+def leave_mark_and_sleep(folder, name, pipe):
+    """Writes a file, and then sleeps until somebody opens `pipe` to write: it takes no processor from what is measured."""
+    import pathlib
+
+    (pathlib.Path(folder) / name).write_text("")
+    with open(pipe):
+        return name
+
+
+@by_value
 def meet(folder, name, wanted, seconds):
     """Waits until as many tasks as wanted are here, and gives this one's process id."""
     import os

@@ -1,16 +1,19 @@
 //! How much memory this worker may have and has, from its control group (version 1 or 2).
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// Above this a limit is none: version 1 says "no limit" with the largest number of pages.
 const NO_LIMIT: u64 = 1 << 60;
 
 /// Where the figures of a limit stand.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct ControlGroup {
     folder: PathBuf,
     version: Version,
+    /// Says how much is in use, file pages included. Kept open: it is read many times a second.
+    usage: File,
     /// In bytes.
     pub(crate) limit: u64,
 }
@@ -35,23 +38,26 @@ impl ControlGroup {
             let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
                 continue;
             };
-            let (root, version, file) = if controllers.is_empty() {
-                (root.to_path_buf(), Version::Two, "memory.max")
+            let (root, version, limit_file, usage_file) = if controllers.is_empty() {
+                (root.to_path_buf(), Version::Two, "memory.max", "memory.current")
             } else if controllers.split(',').any(|controller| controller == "memory") {
-                (root.join("memory"), Version::One, "memory.limit_in_bytes")
+                let files = ("memory.limit_in_bytes", "memory.usage_in_bytes");
+                (root.join("memory"), Version::One, files.0, files.1)
             } else {
                 continue;
             };
             // In a container the path may be that of the host, which is not to be seen: the root is the group then.
             let own = root.join(path.trim_start_matches('/'));
             for folder in own.ancestors().take_while(|folder| folder.starts_with(&root)) {
-                let limit = number(&folder.join(file)).filter(|limit| *limit < NO_LIMIT);
+                let limit = number(&folder.join(limit_file)).filter(|limit| *limit < NO_LIMIT);
                 if let Some(limit) = limit
                     && lowest.as_ref().is_none_or(|lowest| limit < lowest.limit)
+                    && let Ok(usage) = File::open(folder.join(usage_file))
                 {
                     lowest = Some(Self {
                         folder: folder.to_path_buf(),
                         version,
+                        usage,
                         limit,
                     });
                 }
@@ -71,13 +77,17 @@ impl ControlGroup {
         count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
     }
 
-    /// Memory in use that the kernel cannot take back by dropping file pages, in bytes.
-    pub(crate) fn used(&self) -> Option<u64> {
-        let (file, fields) = match self.version {
-            Version::One => ("memory.usage_in_bytes", ["total_active_file", "total_inactive_file"]),
-            Version::Two => ("memory.current", ["active_file", "inactive_file"]),
+    /// Memory in use that the kernel cannot take back by dropping file pages, in bytes. As long as it is `little` with
+    /// them, they are counted too: to say how many they are the kernel adds up the figures of every processor.
+    pub(crate) fn used(&self, little: u64) -> Option<u64> {
+        let used = number_now(&self.usage)?;
+        if used <= little {
+            return Some(used);
+        }
+        let fields = match self.version {
+            Version::One => ["total_active_file", "total_inactive_file"],
+            Version::Two => ["active_file", "inactive_file"],
         };
-        let used = number(&self.folder.join(file))?;
         let statistics = fs::read_to_string(self.folder.join("memory.stat")).unwrap_or_default();
         let files: u64 = statistics
             .lines()
@@ -91,6 +101,13 @@ impl ControlGroup {
 
 fn number(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// The kernel writes such a file anew for each reading from its beginning.
+fn number_now(file: &File) -> Option<u64> {
+    let mut text = [0; 32];
+    let length = file.read_at(&mut text, 0).ok()?;
+    str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -123,7 +140,10 @@ mod tests {
         );
         assert_eq!(group.kills(), 2);
         assert_eq!(group.limit, 1000);
-        assert_eq!(group.used(), Some(600));
+        assert_eq!(group.used(800), Some(600));
+        assert_eq!(group.used(900), Some(900), "so little that file pages do not matter");
+        write(root.path(), "pod/memory.current", "1000\n");
+        assert_eq!(group.used(900), Some(700), "what is there now");
     }
 
     #[test]
@@ -145,16 +165,16 @@ mod tests {
         );
         assert_eq!(group.kills(), 4);
         assert_eq!(group.limit, 2000);
-        assert_eq!(group.used(), Some(1350));
+        assert_eq!(group.used(0), Some(1350));
     }
 
     #[test]
     fn no_limit_is_none() {
         let root = tempfile::tempdir().unwrap();
         write(root.path(), "memory.max", "max\n");
-        assert_eq!(ControlGroup::find_in(root.path(), "0::/\n"), None);
+        assert!(ControlGroup::find_in(root.path(), "0::/\n").is_none());
         write(root.path(), "memory/memory.limit_in_bytes", "9223372036854771712\n");
-        assert_eq!(ControlGroup::find_in(root.path(), "5:memory:/\n"), None);
-        assert_eq!(ControlGroup::find_in(root.path(), "nonsense"), None);
+        assert!(ControlGroup::find_in(root.path(), "5:memory:/\n").is_none());
+        assert!(ControlGroup::find_in(root.path(), "nonsense").is_none());
     }
 }

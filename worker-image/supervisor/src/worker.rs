@@ -453,7 +453,11 @@ impl Worker {
 
     /// Gives how long it is until memory should be looked at again.
     fn look_at_memory(&mut self) -> Duration {
-        let measured = self.group.as_ref().and_then(|group| Some((group.used()?, group.limit)));
+        let close = |limit: u64| limit / 10 * 8;
+        let measured = self
+            .group
+            .as_ref()
+            .and_then(|group| Some((group.used(close(group.limit))?, group.limit)));
         let (used, limit) = match (self.arguments.memory_limit, measured) {
             (Some(limit), _) => {
                 let own = i32::try_from(std::process::id()).unwrap_or_default();
@@ -463,7 +467,7 @@ impl Worker {
             (None, None) => return MEMORY_PERIOD_MAX,
         };
         // The executors are only looked at when it gets close.
-        let slots = if used.saturating_mul(10) > limit.saturating_mul(8) {
+        let slots = if used > close(limit) {
             let measure = |(slot, process)| {
                 let (resident, peak) = processes::memory(process);
                 SlotMemory { slot, resident, peak }
