@@ -15,6 +15,10 @@ use crate::transitions::restart::Restart;
 use crate::transitions::window::{Depth, Window};
 use crate::{BlockId, ComposeFailure, EntryId, Event, Input, JournalRecord, Output, PublishId, Settings, TaskId, Time};
 
+/// So many publishes of one engine have names that no other engine of the same agent gives: what becomes of one that an
+/// engine made before it was told of another is not taken for what became of one of the other's.
+const PUBLISHES_BITS: u32 = 40;
+
 /// How often what follows an input may follow from itself.
 const FOLLOW_UPS_MAX: u32 = 1000;
 
@@ -84,7 +88,7 @@ impl Engine {
             publisher_up: false,
             counts_deliveries: false,
             next_sequence: 0,
-            next_publish: 0,
+            next_publish: settings.epoch << PUBLISHES_BITS,
             next_entry: 0,
             mutations: Mutations::default(),
             settings,

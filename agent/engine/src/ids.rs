@@ -126,7 +126,8 @@ impl fmt::Display for BlockId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
-/// One publish of a result; its [`PublishOutcome`](crate::PublishOutcome) comes back under this id.
+/// One publish of a result; its [`PublishOutcome`](crate::PublishOutcome) comes back under this id. Engines of different
+/// epochs give different ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublishId(pub u64);
 

@@ -40,6 +40,10 @@ pub enum Mutation {
     TellNobody,
     /// Blocks are deleted while somebody else may hold the queue.
     ActWithoutQueue,
+    /// That the queue is lost, or another's, is not heeded: blocks are started and tasks sent as before.
+    ForgetFence,
+    /// Who has been told that the queue is another's keeps its workers, and takes their results.
+    KeepWorkers,
     /// A deletion is asked for once, whatever becomes of it.
     TrustDeletion,
     /// A platform's word that it is ending a block is not heeded.

@@ -12,16 +12,50 @@ pub(crate) struct Checkers {
     pub(crate) violation: Option<String>,
     runs: BTreeMap<TaskId, Vec<Run>>,
     first_results: BTreeMap<TaskId, FirstResult>,
-    /// The results that stand in the journal: no other may be published.
-    recorded_results: BTreeMap<TaskId, Bytes>,
+    /// The results that stand in the journal of each disk: no other may be published by who has it.
+    recorded_results: BTreeMap<(u64, TaskId), Bytes>,
     /// Tasks of which a record could not be written: what only the journal could know may be forgotten.
     unrecorded: BTreeSet<TaskId>,
     /// Tasks that somebody cancelled: one may begin while the word of that is on its way.
     cancelled: BTreeSet<TaskId>,
+    /// Tasks that two agents at once had run, neither of which could know of the other's run.
+    run_by_two: BTreeSet<TaskId>,
     /// When a block's silent worker was last given up.
     given_up: BTreeMap<BlockId, Time>,
     /// Runs or results that differ because two faults left no choice.
     pub(crate) excused: u64,
+}
+
+/// An agent, as far as it matters for what it could know of what another did.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Author {
+    /// Its engine's.
+    pub(crate) epoch: u64,
+    /// What is on another's disk it does not know.
+    pub(crate) disk: u64,
+    /// What another does from then on it is not told by the queue: each has had the task from it.
+    pub(crate) held_since: Option<Time>,
+}
+
+impl Author {
+    /// What this other agent did at that time was done while this one held the queue, or had lost it to it.
+    fn overlaps(&self, other: Self, at: Time) -> bool {
+        self.disk != other.disk && self.held_since.is_some_and(|since| at >= since)
+    }
+}
+
+/// A run that begins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beginning {
+    pub(crate) task: TaskId,
+    pub(crate) number: u64,
+    pub(crate) block: BlockId,
+    pub(crate) attempt: u32,
+    /// The agent that the worker is with.
+    pub(crate) author: Author,
+    /// The task was acknowledged, so that it came by a second message. That it was settled is known to the agent that
+    /// settled it, and to the worker that ran it.
+    pub(crate) acknowledged: bool,
 }
 
 /// One run of a task in a worker.
@@ -31,8 +65,10 @@ struct Run {
     block: BlockId,
     attempt: u32,
     began: Time,
-    /// The journal has its start.
-    recorded: bool,
+    /// The agent that its worker was with.
+    author: Author,
+    /// The disk whose journal has its start.
+    recorded: Option<u64>,
     end: RunEnd,
 }
 
@@ -52,7 +88,7 @@ enum RunEnd {
 #[derive(Debug)]
 struct FirstResult {
     body: Bytes,
-    life: u64,
+    author: Author,
     at: Time,
     /// The block that made it; `None`: the engine did.
     block: Option<BlockId>,
@@ -90,27 +126,31 @@ impl Checkers {
         self.unrecorded.insert(task);
     }
 
-    pub(crate) fn result_recorded(&mut self, task: TaskId, body: &Bytes) {
-        self.recorded_results.entry(task).or_insert_with(|| body.clone());
+    pub(crate) fn result_recorded(&mut self, task: TaskId, body: &Bytes, disk: u64) {
+        self.recorded_results
+            .entry((disk, task))
+            .or_insert_with(|| body.clone());
     }
 
-    pub(crate) fn start_recorded(&mut self, task: TaskId, block: BlockId, attempt: u32) {
+    pub(crate) fn start_recorded(&mut self, task: TaskId, block: BlockId, attempt: u32, disk: u64) {
         for run in self.runs.entry(task).or_default() {
-            run.recorded |= run.block == block && run.attempt == attempt;
+            if run.block == block && run.attempt == attempt {
+                run.recorded = Some(disk);
+            }
         }
     }
 
     /// A worker begins a task. That is right only if every run before is over for the agent: its executor died, its block
     /// is gone, or its worker was silent for too long; and if the agent knew of its start, it must have counted it.
-    pub(crate) fn run_begins(
-        &mut self,
-        task: TaskId,
-        number: u64,
-        block: BlockId,
-        attempt: u32,
-        now: Time,
-        max_attempt: u32,
-    ) {
+    pub(crate) fn run_begins(&mut self, beginning: Beginning, now: Time, max_attempt: u32) {
+        let Beginning {
+            task,
+            number,
+            block,
+            attempt,
+            author,
+            acknowledged,
+        } = beginning;
         if attempt > max_attempt {
             self.violate(format!(
                 "task {task} is begun as attempt {attempt}, and only {max_attempt} are allowed"
@@ -124,9 +164,13 @@ impl Checkers {
                 RunEnd::Running | RunEnd::Finished => given_up,
                 RunEnd::Died | RunEnd::Cancelled | RunEnd::Lost => true,
             };
-            let counted = !run.recorded || run.attempt < attempt || unrecorded;
+            let counted = run.recorded != Some(author.disk) || run.attempt < attempt || unrecorded;
             if !over {
-                if unrecorded {
+                let by_two = author.overlaps(run.author, run.began) || acknowledged && author.disk != run.author.disk;
+                if by_two {
+                    self.run_by_two.insert(task);
+                }
+                if unrecorded || by_two {
                     self.excused += 1;
                     continue;
                 }
@@ -146,21 +190,22 @@ impl Checkers {
             self.violate(complaint);
         }
         if self.first_results.contains_key(&task) {
-            self.check_run_after_result(task, now);
+            self.check_run_after_result(task, author, acknowledged, now);
         }
         let run = Run {
             number,
             block,
             attempt,
             began: now,
-            recorded: false,
+            author,
+            recorded: None,
             end: RunEnd::Running,
         };
         self.runs.entry(task).or_default().push(run);
     }
 
     /// A task that the broker has a result of is begun: only if nobody alive could know of that result.
-    fn check_run_after_result(&mut self, task: TaskId, now: Time) {
+    fn check_run_after_result(&mut self, task: TaskId, author: Author, acknowledged: bool, now: Time) {
         let Some(first) = self.first_results.get(&task) else {
             return;
         };
@@ -175,7 +220,10 @@ impl Checkers {
         let lost = first
             .block
             .is_some_and(|block| self.holder_is_away(task, block, began(block)));
-        if lost || self.unrecorded.contains(&task) || self.cancelled.contains(&task) {
+        // The agent that made it, or settled it, has the word of it on another disk; or it was published by another meanwhile.
+        let on_other_disk = first.author.disk != author.disk && (first.block.is_none() || acknowledged);
+        let unknown = on_other_disk || author.overlaps(first.author, first.at);
+        if lost || unknown || self.unrecorded.contains(&task) || self.cancelled.contains(&task) {
             self.excused += 1;
         } else {
             self.violate(format!(
@@ -229,10 +277,10 @@ impl Checkers {
 
     /// The broker took a result. Every result of a task is the same, byte for byte, unless the agent that published the
     /// first was ended before the confirm and the worker that held it is gone, too.
-    pub(crate) fn result(&mut self, task: TaskId, body: &Bytes, block: Option<BlockId>, life: u64, now: Time) {
+    pub(crate) fn result(&mut self, task: TaskId, body: &Bytes, block: Option<BlockId>, author: Author, now: Time) {
         if self
             .recorded_results
-            .get(&task)
+            .get(&(author.disk, task))
             .is_some_and(|recorded| recorded != body)
             && !self.unrecorded.contains(&task)
         {
@@ -245,7 +293,7 @@ impl Checkers {
                 task,
                 FirstResult {
                     body: body.clone(),
-                    life,
+                    author,
                     at: now,
                     block,
                 },
@@ -255,22 +303,43 @@ impl Checkers {
         if first.body == *body {
             return;
         }
-        let (first_life, at) = (first.life, first.at);
+        let (before, at) = (first.author, first.at);
         let excused = match first.block {
-            Some(block) => life != first_life && self.holder_is_away(task, block, at),
+            Some(block) => author.epoch != before.epoch && self.holder_is_away(task, block, at),
             None => false,
         };
-        if excused || self.unrecorded.contains(&task) {
+        if excused || self.is_of_two(task, (before, first.block), (author, block)) || self.unrecorded.contains(&task) {
             self.excused += 1;
         } else {
             let show = |body: &Bytes| String::from_utf8_lossy(body).trim_end_matches('\0').to_owned();
             let complaint = format!(
-                "two results of task {task}: {:?} of life {first_life}, and {:?} of life {life}",
+                "two results of task {task}: {:?} of engine {}, and {:?} of engine {}",
                 show(&first.body),
-                show(body)
+                before.epoch,
+                show(body),
+                author.epoch
             );
             self.violate(complaint);
         }
+    }
+
+    /// Whether two results are of two agents neither of which could know of the other's: one was in hand when its agent
+    /// lost the queue. An engine's own result is known to its disk alone; a worker's to its worker, which is gone, or which
+    /// one of the two had given up; or both had the task run at once.
+    fn is_of_two(&self, task: TaskId, first: (Author, Option<BlockId>), second: (Author, Option<BlockId>)) -> bool {
+        if first.0.disk == second.0.disk {
+            return false;
+        }
+        let (Some(one), Some(other)) = (first.1, second.1) else {
+            return true;
+        };
+        let is_away = |block: BlockId| {
+            let runs = self.runs.get(&task).into_iter().flatten();
+            let mut runs = runs.filter(|run| run.block == block);
+            let given_up = self.given_up.get(&block);
+            runs.any(|run| run.end == RunEnd::Lost || given_up.is_some_and(|at| *at >= run.began))
+        };
+        self.run_by_two.contains(&task) || is_away(one) || is_away(other)
     }
 
     /// When tasks are said to be told that no block starts, they are told.

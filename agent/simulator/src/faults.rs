@@ -11,12 +11,16 @@ impl World<'_> {
     pub(crate) fn fault(&mut self, fault: Fault) {
         self.trace(|| format!("FAULT {fault:?}"));
         match fault {
-            Fault::Channel => self.break_channel(None),
-            Fault::Publisher => self.break_publisher(),
+            Fault::Channel => self.break_some_channel(),
+            Fault::Publisher => {
+                let publishers: Vec<u64> = self.broker.publishers.keys().copied().collect();
+                if let Some(publisher) = self.chance.choose(&publishers) {
+                    self.break_publisher(publisher);
+                }
+            }
             Fault::Outage => {
                 self.broker.up = false;
-                self.break_channel(None);
-                self.break_publisher();
+                self.break_all();
                 let pause = self.chance.millis(500, 120_000);
                 self.after(pause, Happening::BrokerBack);
             }
@@ -48,14 +52,21 @@ impl World<'_> {
                 }
             }
             Fault::Kill => {
-                let life = self.agent.life;
-                self.kill_agent(life);
+                if self.turn_to_some() {
+                    self.kill_agent(self.agent.life);
+                }
             }
-            Fault::HandOver => self.hand_over(),
+            Fault::HandOver => {
+                if self.turn_to_some() {
+                    self.hand_over();
+                }
+            }
             Fault::Fence => {
                 let pause = self.chance.millis(1_000, 60_000);
                 self.broker.held_by_other = Some(self.now + pause);
-                self.break_channel(None);
+                if let Some((epoch, _)) = self.broker.holder() {
+                    self.break_channel(epoch, None);
+                }
             }
             Fault::Journal => {
                 self.agent.journal_fails = true;
@@ -71,7 +82,9 @@ impl World<'_> {
                 let tasks: Vec<waypost_engine::TaskId> = self.facts.keys().copied().collect();
                 if let Some(task) = self.chance.choose(&tasks) {
                     self.checkers.cancelled(task);
-                    self.give(Input::Cancel { task });
+                    if self.turn_to_some() && !self.agent.is_frozen(self.now) {
+                        self.give(Input::Cancel { task });
+                    }
                 }
             }
             Fault::Room => {
@@ -100,11 +113,14 @@ impl World<'_> {
                 self.cluster.api_at = self.now + pause;
             }
             Fault::Move => {
-                let life = self.agent.life;
+                self.turn_to_some();
                 self.lose_journal();
-                self.kill_agent(life);
+                self.kill_agent(self.agent.life);
             }
             Fault::Stop => self.stop_for_a_while(),
+            Fault::Second => self.start_second(),
+            Fault::Cut => self.cut_off(),
+            Fault::Freeze => self.freeze(),
             Fault::Refusal
             | Fault::Start
             | Fault::Delete

@@ -11,7 +11,22 @@ pub(crate) enum Happening {
     Submit(TaskId),
     Fault(Fault),
     Heal,
-    StartAgent {
+    /// In the place of one that is gone.
+    StartAgent,
+    /// Beside one that lives.
+    StartSecond,
+    /// Of two, one ends.
+    OneTooMany,
+    AgentGivesUp {
+        life: u64,
+        channel: u64,
+    },
+    BrokerGivesUp {
+        life: u64,
+        channel: u64,
+        publisher: Option<u64>,
+    },
+    WorkersGiveUp {
         life: u64,
     },
     KillAgent {

@@ -80,7 +80,7 @@ pub fn run(options: &Options, prepare: &dyn Fn(&mut Engine)) -> Verdict {
         let end = world.run();
         let report = Report {
             steps: world.steps,
-            lives: world.agent.life,
+            lives: world.lives,
             results: world.broker.results.values().map(Vec::len).sum(),
             blocks: world.machines.len(),
             excused: world.checkers.excused,

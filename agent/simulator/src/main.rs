@@ -21,7 +21,8 @@ struct Arguments {
     #[arg(long)]
     tasks: Option<u32>,
     /// Leave these faults out: channel, publisher, refusal, outage, link, silence, block, kill, handover, fence, start,
-    /// delete, executor, journal, double, terminate, cancel, room, image, never, crash, mute, evict, node, api, move.
+    /// delete, executor, journal, double, terminate, cancel, room, image, never, crash, mute, evict, node, api, move, stop,
+    /// second, cut, freeze.
     #[arg(long, value_delimiter = ',')]
     without: Vec<String>,
     /// Print everything that happens.

@@ -36,10 +36,13 @@ pub enum Fault {
     Api,
     Move,
     Stop,
+    Second,
+    Cut,
+    Freeze,
 }
 
 /// The faults, the names that switch them off, and what they are.
-pub const FAULTS: [(Fault, &str, &str); 27] = [
+pub const FAULTS: [(Fault, &str, &str); 30] = [
     (
         Fault::Channel,
         "channel",
@@ -111,6 +114,21 @@ pub const FAULTS: [(Fault, &str, &str); 27] = [
         "stop",
         "the endpoint is stopped, waits for the broker only so long, and is started again",
     ),
+    (
+        Fault::Second,
+        "second",
+        "a second agent is started beside the one that lives, as in a rollout",
+    ),
+    (
+        Fault::Cut,
+        "cut",
+        "the agent that holds the queue is cut off from the broker, and a second is started",
+    ),
+    (
+        Fault::Freeze,
+        "freeze",
+        "the agent that holds the queue stands still, and a second is started",
+    ),
 ];
 
 /// Everything that decides a world. The same options make the same run.
@@ -157,6 +175,10 @@ pub struct Options {
     pub trace: bool,
 }
 
+/// How long an agent may be cut off before it sees that: workers are waited for no shorter than that where this happens,
+/// for until then they may be with an agent that does not know that it has lost the queue.
+const NOTICE_MAX: Duration = Duration::from_secs(30);
+
 impl Options {
     /// Draws a world from a seed.
     #[must_use]
@@ -198,7 +220,7 @@ impl Options {
             deletion_lag: Duration::from_secs(chance.range(2, 10)),
             ..Scaling::default()
         };
-        let settings = Settings {
+        let mut settings = Settings {
             slots_per_block: slots,
             scaling,
             max_retries_on_system_failure: if chance.happens(500) { chance.number(1, 3) } else { 0 },
@@ -232,7 +254,7 @@ impl Options {
         };
         let quorum = chance.happens(300);
         let mut odds = Vec::new();
-        for (fault, _, _) in FAULTS.into_iter().filter(|(fault, ..)| *fault != Fault::Stop) {
+        for (fault, _, _) in FAULTS.into_iter().filter(|(fault, ..)| !Self::is_drawn_apart(*fault)) {
             let often = match fault {
                 Fault::Refusal | Fault::Start | Fault::Delete | Fault::Double => chance.number(0, 300),
                 Fault::Never | Fault::Crash | Fault::Mute => chance.number(0, 400),
@@ -255,10 +277,20 @@ impl Options {
             // Half of the faults are absent from any one world, so that each is also seen alone.
             odds.push((fault, if chance.happens(500) { often } else { 0 }));
         }
-        // Drawn apart, so that the worlds without it are what they were before there was this fault.
+        // Drawn apart, so that the worlds without them are what they were before there were these faults.
         let mut apart = Chance::new(seed ^ 0x7374_6f70_7065_6421);
         if apart.happens(300) {
             odds.push((Fault::Stop, apart.number(1, 3)));
+        }
+        // A second agent has a disk of its own, and knows nothing of what only the journal of the first could.
+        let mut apart = Chance::new(seed ^ 0x7365_636f_6e64_2121);
+        if apart.happens(300) && !quorum && settings.acknowledge == Acknowledge::AfterResult {
+            for fault in [Fault::Second, Fault::Cut, Fault::Freeze] {
+                if apart.happens(500) {
+                    odds.push((fault, apart.number(1, 3)));
+                    settings.reconnect_grace = settings.reconnect_grace.max(NOTICE_MAX);
+                }
+            }
         }
         let trouble = Duration::from_secs(chance.range(30, 600));
         let mut options = Self {
@@ -311,6 +343,10 @@ impl Options {
                 | Fault::Crash
                 | Fault::Mute
         )
+    }
+
+    const fn is_drawn_apart(fault: Fault) -> bool {
+        matches!(fault, Fault::Stop | Fault::Second | Fault::Cut | Fault::Freeze)
     }
 
     /// Switches a fault off.

@@ -56,12 +56,25 @@ impl World<'_> {
     }
 
     fn happen(&mut self, happening: Happening) {
+        if let Some(until) = self.held_up(&happening) {
+            self.at(until, happening);
+            return;
+        }
         match happening {
             Happening::Submit(task) => self.submit(task),
             Happening::Fault(fault) if self.healed => self.trace(|| format!("no more {fault:?}")),
             Happening::Fault(fault) => self.fault(fault),
             Happening::Heal => self.heal(),
-            Happening::StartAgent { life } => self.start_agent(life),
+            Happening::StartAgent => self.replace_agent(),
+            Happening::StartSecond => self.start_second(),
+            Happening::OneTooMany => self.end_one(),
+            Happening::AgentGivesUp { life, channel } => self.agent_gives_up(life, channel),
+            Happening::BrokerGivesUp {
+                life,
+                channel,
+                publisher,
+            } => self.broker_gives_up(life, channel, publisher),
+            Happening::WorkersGiveUp { life } => self.workers_give_up(life),
             Happening::KillAgent { life } => self.kill_agent(life),
             Happening::KeepResults { life } => self.keep_results(life),
             Happening::ConnectConsumer { life } => self.connect_consumer(life),
@@ -77,7 +90,7 @@ impl World<'_> {
             } => self.publish(publisher, publish, task, body),
             Happening::ConsumerTimeout { channel, tag } => self.consumer_timeout(channel, tag),
             Happening::BrokerBack => self.broker.up = true,
-            Happening::JournalBack => self.agent.journal_fails = false,
+            Happening::JournalBack => self.journal_back(),
             Happening::ToWorker { block, worker, message } => self.worker_receives(block, worker, message),
             Happening::Dial { block, dial } => self.dial(block, dial),
             Happening::ExecutorEnds { block, run } => self.executor_ends(block, run),
@@ -95,10 +108,17 @@ impl World<'_> {
         self.healed = true;
         self.broker.up = true;
         self.broker.held_by_other = None;
-        self.agent.journal_fails = false;
+        self.journal_back();
         self.heal_cluster();
         for machine in self.machines.values_mut() {
             machine.unreachable_until = None;
+        }
+    }
+
+    fn journal_back(&mut self) {
+        self.agent.journal_fails = false;
+        for agent in self.others.values_mut() {
+            agent.journal_fails = false;
         }
     }
 }

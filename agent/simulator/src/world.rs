@@ -28,7 +28,16 @@ pub(crate) struct World<'a> {
     pub(crate) now: Time,
     pub(crate) agenda: BTreeMap<(Time, u64), Happening>,
     next_number: u64,
+    /// The agent whose turn it is.
     pub(crate) agent: Agent,
+    /// Those that live beside it, by their lives.
+    pub(crate) others: BTreeMap<u64, Agent>,
+    /// How many lives there were.
+    pub(crate) lives: u64,
+    /// How many engines there were.
+    pub(crate) epochs: u64,
+    /// The life that held the queue last.
+    pub(crate) last_holder: Option<u64>,
     pub(crate) broker: Broker,
     pub(crate) machines: BTreeMap<BlockId, Machine>,
     pub(crate) cluster: Cluster,
@@ -51,6 +60,10 @@ impl<'a> World<'a> {
             agenda: BTreeMap::new(),
             next_number: 0,
             agent: Agent::default(),
+            others: BTreeMap::new(),
+            lives: 0,
+            epochs: 0,
+            last_holder: None,
             broker: Broker::new(options.quorum, options.delivery_limit),
             machines: BTreeMap::new(),
             cluster: Cluster::new(START),
@@ -96,7 +109,7 @@ impl<'a> World<'a> {
                 self.at(at, Happening::Fault(*fault));
             }
         }
-        self.at(START, Happening::StartAgent { life: 1 });
+        self.at(START, Happening::StartAgent);
         self.at(START + trouble, Happening::Heal);
     }
 
@@ -155,10 +168,13 @@ impl<'a> World<'a> {
         if let Some(message) = self.broker.ready.front() {
             return Some(format!("a delivery of task {} waits in the queue", message.task));
         }
+        if !self.others.is_empty() {
+            return Some("two agents are alive".into());
+        }
         if let Some(message) = self
             .broker
-            .channel
-            .iter()
+            .channels
+            .values()
             .flat_map(|channel| channel.unacknowledged.values())
             .next()
         {
@@ -172,6 +188,9 @@ impl<'a> World<'a> {
         };
         if self.agent.is_ending() {
             return Some("the agent's life is ending, and the next has not begun".into());
+        }
+        if self.agent.standby {
+            return Some("the agent stands by".into());
         }
         let status = engine.status(self.now);
         if status.outstanding() > 0 {

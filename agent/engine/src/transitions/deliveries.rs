@@ -22,7 +22,7 @@ impl crate::Engine {
             return;
         }
         self.ledger.lose();
-        self.holds_queue = false;
+        self.holds_queue = self.mutated(Mutation::ForgetFence);
         self.forget_deliveries();
     }
 

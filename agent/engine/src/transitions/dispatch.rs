@@ -104,10 +104,13 @@ impl crate::Engine {
         (may_queue || !preference.queues).then_some(preference.block)
     }
 
-    /// Sends a task whose start stands in the journal, if the worker that asked for it is still there to take it.
+    /// Sends a task whose start stands in the journal, if the worker that asked for it is still there to take it, and the
+    /// queue is still ours.
     pub(crate) fn send_reserved(&mut self, id: TaskId, id_of_block: BlockId, worker: WorkerId) {
         let block = self.blocks.get(id_of_block);
-        if !block.is_some_and(|block| block.phase == Phase::Up && !block.draining && block.worker == Some(worker)) {
+        if !self.holds_queue
+            || !block.is_some_and(|block| block.phase == Phase::Up && !block.draining && block.worker == Some(worker))
+        {
             self.requeue(id);
             return;
         }

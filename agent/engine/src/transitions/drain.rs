@@ -1,3 +1,4 @@
+use crate::mutation::Mutation;
 use crate::state::block::Phase;
 use crate::state::task::State;
 use crate::state::timers::Timer;
@@ -22,10 +23,17 @@ impl crate::Engine {
             (Some(Ending::HandOver), Drain::Stop) => {
                 self.drained = false;
             }
+            // It waits for nothing but the results in hand, and says again that there are none.
+            (Some(Ending::Fenced), _) => {
+                self.drained = false;
+                return;
+            }
             (Some(_), _) => return,
         }
         if self.ending.is_none() {
             self.outputs.push_back(Output::StopConsuming);
+            // From here on whoever waits for the queue has it.
+            self.holds_queue = false;
         }
         self.ending = Some(match drain {
             Drain::HandOver => Ending::HandOver,
@@ -111,6 +119,9 @@ impl crate::Engine {
 
     /// Somebody else holds the queue. What is done is published; all else is theirs.
     pub(crate) fn on_fenced(&mut self) {
+        if self.mutated(Mutation::ForgetFence) {
+            return;
+        }
         self.ending = Some(Ending::Fenced);
         self.drained = false;
         self.ledger.lose();
@@ -125,6 +136,9 @@ impl crate::Engine {
             self.let_go(id);
         }
         for id in self.blocks.ids() {
+            if self.mutated(Mutation::KeepWorkers) {
+                break;
+            }
             self.tell_block(id, ToWorker::Close);
             self.forget_block(id);
         }

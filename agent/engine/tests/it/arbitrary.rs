@@ -83,7 +83,7 @@ fn of_broker() -> impl Strategy<Value = Input> {
         2 => Just(Input::PublisherStarted),
         1 => Just(Input::PublisherLost),
         8 => (1_u64..20, outcome)
-            .prop_map(|(publish, outcome)| Input::PublishOutcome { publish: PublishId(publish), outcome }),
+            .prop_map(|(publish, outcome)| Input::PublishOutcome { publish: PublishId((2 << 40) + publish), outcome }),
         8 => (0_u64..40, any::<bool>())
             .prop_map(|(through, written)| Input::Journalled { through: EntryId(through), written }),
         1 => vec(block(), 0..4).prop_map(|blocks| Input::BlocksListed { blocks }),

@@ -11,6 +11,7 @@ mod arbitrary;
 mod blocks;
 mod dependencies;
 mod drain;
+mod fence;
 mod launch;
 mod life;
 mod pace;

@@ -368,16 +368,17 @@ impl Recorder {
         });
     }
 
+    /// The latest publish of a task.
+    #[track_caller]
+    pub(crate) fn publish_of(&self, number: u128) -> PublishId {
+        let mut latest = self.last_publish.iter().rev();
+        latest.find(|(_, task)| *task == number).expect("it was published").0
+    }
+
     /// What became of the latest publish of a task.
     #[track_caller]
     pub(crate) fn outcome(&mut self, number: u128, outcome: PublishOutcome) {
-        let publish = self
-            .last_publish
-            .iter()
-            .rev()
-            .find(|(_, task)| *task == number)
-            .expect("it was published")
-            .0;
+        let publish = self.publish_of(number);
         self.give(Input::PublishOutcome { publish, outcome });
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use waypost_engine::{BlockId, ExecutorEnd, ExecutorExit, Input, ProcessExit, Slot, TaskId, TaskOutcome};
 
+use crate::checkers::Beginning;
 use crate::happening::Happening;
 use crate::state::{Held, Running};
 use crate::world::World;
@@ -28,9 +29,17 @@ impl World<'_> {
             };
             machine.held.remove(&task);
             machine.running.insert(run, Running { task, attempt, slot });
-            let session = machine.session;
+            let (session, life) = (machine.session, machine.agent);
             let max = self.max_attempt();
-            self.checkers.run_begins(task, run, block, attempt, self.now, max);
+            let beginning = Beginning {
+                task,
+                number: run,
+                block,
+                attempt,
+                author: self.author(life),
+                acknowledged: self.broker.acknowledged.contains(&task),
+            };
+            self.checkers.run_begins(beginning, self.now, max);
             self.trace(|| format!("block {block} begins {task} as run {run}"));
             if let Some(worker) = session {
                 self.tell_agent(

@@ -1,8 +1,6 @@
 use std::time::Duration;
 
-use waypost_engine::{
-    BlockEnd, BlockEndKind, BlockId, BlockState, Input, StartOutcome, Waiting, WaitingCause, WorkerId,
-};
+use waypost_engine::{BlockEnd, BlockEndKind, BlockId, BlockState, Input, StartOutcome, Time, Waiting, WaitingCause};
 
 use crate::Fault;
 use crate::happening::{Happening, Via};
@@ -92,13 +90,26 @@ impl World<'_> {
         if let Some(machine) = self.machines.get_mut(&block).filter(|machine| machine.exists) {
             machine.state = Some(state.clone());
         }
+        let at = self.seen_at();
+        for life in self.alive() {
+            self.tell_observed(life, at, block, state.clone());
+        }
+    }
+
+    /// When what the platform sees now is told: in its order.
+    fn seen_at(&mut self) -> Time {
         let latency = self.latency();
         let at = (self.now + latency).max(self.cluster.watch).max(self.cluster.api_at);
         self.cluster.watch = at;
-        self.input(at.since(self.now), Via::Process, Input::BlockObserved { block, state });
+        at
     }
 
-    /// A new life is told of every block how it is.
+    fn tell_observed(&mut self, life: u64, at: Time, block: BlockId, state: BlockState) {
+        let (via, input) = (Via::Process, Input::BlockObserved { block, state });
+        self.at(at, Happening::ToAgent { life, via, input });
+    }
+
+    /// An agent that begins is told of every block how it is.
     pub(crate) fn observe_all(&mut self) {
         let states: Vec<(BlockId, BlockState)> = self
             .machines
@@ -106,8 +117,10 @@ impl World<'_> {
             .filter(|(_, machine)| machine.exists)
             .filter_map(|(id, machine)| Some((*id, machine.state.clone()?)))
             .collect();
+        let life = self.agent.life;
         for (block, state) in states {
-            self.observe(block, state);
+            let at = self.seen_at();
+            self.tell_observed(life, at, block, state);
         }
     }
 
@@ -233,19 +246,16 @@ impl World<'_> {
             // Whoever asks for its end is heard when the node is back.
             return;
         }
-        let session = machine.session;
+        let (session, life) = (machine.session, machine.agent);
         *machine = Machine::default();
         self.trace(|| format!("block {block} dies: {:?}", end.kind));
         self.checkers.block_gone(block);
         if let Some(worker) = session {
-            self.lose_link(worker);
+            self.unlink(life, worker);
+            let latency = self.chance.millis(1, 15_000);
+            let (via, input) = (Via::Process, Input::WorkerLost { worker });
+            self.after(latency, Happening::ToAgent { life, via, input });
         }
         self.observe(block, BlockState::Ended(end));
-    }
-
-    fn lose_link(&mut self, worker: WorkerId) {
-        self.agent.links.remove(&worker);
-        let latency = self.chance.millis(1, 15_000);
-        self.input(latency, Via::Process, Input::WorkerLost { worker });
     }
 }

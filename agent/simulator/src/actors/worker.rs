@@ -37,11 +37,13 @@ impl World<'_> {
         if !self.options.keeps_queue {
             machine.queue.clear();
         }
+        let life = machine.agent;
         self.trace(|| format!("the link of block {block} (w{worker}) breaks"));
-        self.agent.links.remove(&worker);
+        self.unlink(life, worker);
         if agent_sees {
             let latency = self.chance.millis(1, 15_000);
-            self.input(latency, Via::Process, Input::WorkerLost { worker });
+            let (via, input) = (Via::Process, Input::WorkerLost { worker });
+            self.after(latency, Happening::ToAgent { life, via, input });
         }
         let longest = if agent_sees {
             Duration::from_secs(5)
@@ -55,9 +57,26 @@ impl World<'_> {
         self.dial_after(block, pause);
     }
 
+    /// An agent has a link no more.
+    pub(super) fn unlink(&mut self, life: u64, worker: WorkerId) {
+        let now = self.now;
+        let Some(agent) = self.agent_of_mut(life) else { return };
+        if let Some(block) = agent.links.remove(&worker)
+            && let Some(since) = agent.silent_since.get_mut(&block)
+        {
+            since.get_or_insert(now);
+        }
+    }
+
+    /// A worker dials, and reaches any one of the agents that live.
     pub(crate) fn dial(&mut self, block: BlockId, dial: u64) {
         let now = self.now;
-        let listening = self.agent.engine.is_some() && self.agent.listening;
+        let lives = self.alive();
+        let life = self.chance.choose(&lives);
+        let agent = life.and_then(|life| self.agent_of(life));
+        let frozen = agent.is_some_and(|agent| agent.is_frozen(now));
+        let answers = agent.is_some() && !frozen;
+        let listening = answers && agent.is_some_and(|agent| agent.listening);
         let Some(machine) = self.machines.get_mut(&block) else {
             return;
         };
@@ -75,6 +94,13 @@ impl World<'_> {
             return;
         }
         let reachable = machine.unreachable_until.is_none_or(|until| until <= now);
+        if reachable && answers && !listening && machine.silent_since.is_some() {
+            machine.silent_since = Some(now);
+        }
+        if reachable && frozen {
+            self.dial_after(block, Self::DIAL_TIMEOUT);
+            return;
+        }
         if !listening || !reachable {
             machine.redials += 1;
             let redials = machine.redials;
@@ -85,16 +111,19 @@ impl World<'_> {
             self.dial_after(block, pause / 2 + jitter);
             return;
         }
-        self.say_hello(block);
+        if let Some(life) = life {
+            self.say_hello(block, life);
+        }
     }
 
-    fn say_hello(&mut self, block: BlockId) {
+    fn say_hello(&mut self, block: BlockId, life: u64) {
         let worker = WorkerId(self.number());
         let (slots, prefetch, now) = (self.options.slots, self.options.prefetch, self.now);
         let Some(machine) = self.machines.get_mut(&block) else {
             return;
         };
         machine.session = Some(worker);
+        machine.agent = life;
         machine.clock = now;
         machine.idle_since = now;
         let mut held: Vec<HeldTask> = Vec::new();
@@ -134,7 +163,7 @@ impl World<'_> {
         let holds = held
             .iter()
             .any(|held| matches!(held.state, HeldState::Running | HeldState::Finished));
-        let consuming = self.broker.channel.is_some();
+        let consuming = !self.broker.channels.is_empty();
         if acknowledged {
             self.mark("hello with a result whose task is acknowledged");
         }
@@ -145,7 +174,9 @@ impl World<'_> {
                 "redial before redelivery"
             });
         }
-        self.agent.links.insert(worker, block);
+        if let Some(agent) = self.agent_of_mut(life) {
+            agent.links.insert(worker, block);
+        }
         self.tell_agent(
             block,
             Input::WorkerHello {
@@ -165,11 +196,11 @@ impl World<'_> {
     pub(super) fn tell_agent(&mut self, block: BlockId, input: Input) {
         let (latency, overtaken) = (self.latency(), self.options.overtaken);
         let now = self.now;
-        let life = self.agent.life;
         let Some(machine) = self.machines.get_mut(&block) else {
             return;
         };
         let Some(worker) = machine.session else { return };
+        let life = machine.agent;
         // A small message may overtake a large one, and never the other way round.
         let mut at = machine.clock.max(now + latency);
         if matches!(&input, Input::TaskFinished { body, .. } if body.len() > overtaken) {

@@ -3,14 +3,17 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use waypost_engine::TaskId;
 
-/// One queue of tasks, its one consumer, and everything that was ever published as a result.
+/// One queue of tasks, its one consumer, the channels of those who had tasks of it, and everything that was ever
+/// published as a result.
 #[derive(Debug)]
 pub(crate) struct Broker {
     pub(crate) up: bool,
     pub(crate) ready: VecDeque<Message>,
-    pub(crate) channel: Option<Channel>,
-    pub(crate) publisher: Option<u64>,
-    /// Another agent holds the queue until then.
+    /// By their epochs.
+    pub(crate) channels: BTreeMap<u64, Channel>,
+    /// The channels for results, and the lives that they are of.
+    pub(crate) publishers: BTreeMap<u64, u64>,
+    /// Another agent, which does nothing else, holds the queue until then.
     pub(crate) held_by_other: Option<waypost_engine::Time>,
     /// The results that were taken, in their order.
     pub(crate) results: BTreeMap<TaskId, Vec<Bytes>>,
@@ -33,7 +36,8 @@ pub(crate) struct Message {
 
 #[derive(Debug)]
 pub(crate) struct Channel {
-    pub(crate) epoch: u64,
+    /// Whose it is.
+    pub(crate) life: u64,
     pub(crate) unacknowledged: BTreeMap<u64, Unacknowledged>,
     pub(crate) next_tag: u64,
     pub(crate) consumer: Option<Consumer>,
@@ -60,8 +64,8 @@ impl Broker {
         Self {
             up: true,
             ready: VecDeque::new(),
-            channel: None,
-            publisher: None,
+            channels: BTreeMap::new(),
+            publishers: BTreeMap::new(),
             held_by_other: None,
             results: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
@@ -69,6 +73,18 @@ impl Broker {
             delivery_limit,
             dropped: BTreeSet::new(),
         }
+    }
+
+    /// The channel with the one consumer, and the life that it is of.
+    pub(crate) fn holder(&self) -> Option<(u64, u64)> {
+        let mut held = self.channels.iter().filter(|(_, channel)| channel.consumer.is_some());
+        held.next().map(|(epoch, channel)| (*epoch, channel.life))
+    }
+
+    /// A life's channel, or what the broker still takes for one.
+    pub(crate) fn channel_of(&self, life: u64) -> Option<u64> {
+        let mut channels = self.channels.iter().filter(|(_, channel)| channel.life == life);
+        channels.next().map(|(epoch, _)| *epoch)
     }
 
     /// Takes a message back, or drops it: false.

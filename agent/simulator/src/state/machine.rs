@@ -10,10 +10,12 @@ pub(crate) struct Machine {
     pub(crate) exists: bool,
     /// The worker's side of its link.
     pub(crate) session: Option<WorkerId>,
+    /// The life of the agent that its present link, or the last, is with.
+    pub(crate) agent: u64,
     pub(crate) dial: u64,
     pub(crate) redials: u32,
     pub(crate) unreachable_until: Option<Time>,
-    /// Since when no agent of the present life has its link.
+    /// Since when no agent has had its link, or has at least answered that it serves not here.
     pub(crate) silent_since: Option<Time>,
     pub(crate) queue: VecDeque<(TaskId, u32)>,
     pub(crate) running: BTreeMap<u64, Running>,

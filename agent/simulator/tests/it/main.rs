@@ -6,3 +6,4 @@ mod mutations;
 mod restarts;
 mod scaling;
 mod seeds;
+mod two_agents;

@@ -109,6 +109,19 @@ fn a_deletion_by_who_does_not_hold_the_queue_is_seen() {
 }
 
 #[test]
+fn a_forgotten_fence_is_seen() {
+    caught_as_unsafe(
+        Mutation::ForgetFence,
+        &["somebody else may hold the queue", "stands by"],
+    );
+}
+
+#[test]
+fn workers_kept_by_who_stands_by_are_seen() {
+    caught_as_unsafe(Mutation::KeepWorkers, &["stands by does more than publish"]);
+}
+
+#[test]
 fn a_task_for_a_block_that_the_platform_ends_is_seen() {
     caught_as_unsafe(Mutation::IgnoreEnding, &["drains"]);
 }

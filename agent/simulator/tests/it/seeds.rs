@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use waypost_simulator::{Marks, Options, Verdict, run};
 
 /// What must have been seen in a thousand seeds for them to mean something: the name of a mark, and how often at least.
-const MARKS: [(&str, u64); 26] = [
+const MARKS: [(&str, u64); 30] = [
     ("redelivery before redial", 100),
     ("redial before redelivery", 100),
     ("hello with a result whose task is acknowledged", 10),
@@ -32,6 +32,10 @@ const MARKS: [(&str, u64); 26] = [
     ("restart_settled", 1000),
     ("dropped by the broker", 100),
     ("result_kept", 50),
+    ("a second agent", 50),
+    ("stands by", 100),
+    ("begins again", 100),
+    ("the queue goes to another agent", 20),
 ];
 
 #[test]
@@ -114,4 +118,24 @@ fn a_block_deleted_before_it_was_made_is_not_made() {
 #[test]
 fn a_hand_over_with_old_deliveries_wakes_for_nothing() {
     passes(119_156);
+}
+
+#[test]
+fn an_agent_that_stands_by_ends_when_it_is_told_to() {
+    passes(3);
+}
+
+#[test]
+fn a_task_whose_start_is_recorded_is_not_sent_after_the_queue_is_lost() {
+    passes(2110);
+}
+
+#[test]
+fn who_hands_over_deletes_no_blocks() {
+    passes(3953);
+}
+
+#[test]
+fn what_a_frozen_agent_has_in_hand_may_be_a_second_result() {
+    passes(8329);
 }
