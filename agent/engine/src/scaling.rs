@@ -16,6 +16,8 @@ use crate::{BlockEnd, BlockEndKind, BlockId, OnUnschedulable, Scaling, Time};
 #[derive(Debug, Default)]
 pub(crate) struct Scaler {
     next_number: u32,
+    /// Of the names that are given.
+    epoch: u64,
     /// The `init_blocks` were started once.
     initial_reached: bool,
     /// A block came up since a start last failed.
@@ -32,7 +34,9 @@ struct Failing {
     /// Of blocks that were started after another had failed: what was started at once and fails at once counts once.
     rounds: u32,
     since: Option<Time>,
-    last: Option<Time>,
+    /// The number of the first block that was not yet started when the last one failed. Times would not tell what was
+    /// started before that from what was started because of it.
+    next_number: Option<u32>,
     end: Option<BlockEnd>,
     /// Nothing is started before this.
     not_before: Option<Time>,
@@ -118,6 +122,7 @@ impl Scaler {
     pub(crate) fn name(&mut self, epoch: u64) -> BlockId {
         let number = self.next_number;
         self.next_number += 1;
+        self.epoch = epoch;
         BlockId { epoch, number }
     }
 
@@ -128,22 +133,22 @@ impl Scaler {
         }
     }
 
-    /// A block that was started at `started` failed to come up: how many did in a row, and when the next may be tried.
+    /// A block failed to come up: how many did in a row, and when the next may be tried.
     pub(crate) fn failed(
         &mut self,
         scaling: &Scaling,
         random: &mut Random,
-        started: Time,
+        block: BlockId,
         end: BlockEnd,
         now: Time,
     ) -> (u32, Time) {
+        let same_round = !self.is_after_failure(block);
         let failing = &mut self.failing;
         self.came_up = false;
         failing.count = failing.count.saturating_add(1);
         failing.since.get_or_insert(now);
         failing.end = Some(end);
-        let same_round = failing.last.is_some_and(|last| started <= last);
-        failing.last = Some(now);
+        failing.next_number = Some(self.next_number);
         let until = match failing.not_before {
             Some(until) if same_round => until,
             Some(_) | None => {
@@ -154,6 +159,12 @@ impl Scaler {
         };
         failing.not_before = Some(until);
         (failing.count, until)
+    }
+
+    /// Whether a block was started after the last failure. Those of other lives were before.
+    fn is_after_failure(&self, block: BlockId) -> bool {
+        let own = |next| block.epoch == self.epoch && block.number >= next;
+        self.failing.next_number.is_none_or(own)
     }
 
     /// Whether the tasks that wait for a block should be told why there is none, if nothing else comes up.
@@ -191,23 +202,22 @@ impl Scaler {
         !std::mem::replace(&mut self.failing.told, true)
     }
 
-    /// A worker said hello: for the first time, in a block that was started at `started`, or again. The pause is over if
-    /// that start came after the last failure, though not forgotten before the block has proved itself. True if this ends
-    /// a time in which tasks were told that no block starts.
-    pub(crate) fn came_up(&mut self, started: Option<Time>) -> bool {
+    /// A worker said hello: for the first time, in the block `started`, or again. The pause is over if that was started
+    /// after the last failure, though not forgotten before the block has proved itself. True if this ends a time in which
+    /// tasks were told that no block starts.
+    pub(crate) fn came_up(&mut self, started: Option<BlockId>) -> bool {
         if let Some(started) = started {
             self.came_up = true;
-            if self.failing.last.is_none_or(|last| started > last) {
+            if self.is_after_failure(started) {
                 self.failing.not_before = None;
             }
         }
         std::mem::replace(&mut self.failing.told, false)
     }
 
-    /// A block that was started at `started` ran a task to its end, or stood for a while. What came up before others
-    /// failed says nothing of those.
-    pub(crate) fn proven(&mut self, started: Time) {
-        if self.failing.last.is_some_and(|last| started > last) {
+    /// A block ran a task to its end, or stood for a while. What was started before others failed says nothing of those.
+    pub(crate) fn proven(&mut self, block: BlockId) {
+        if self.is_after_failure(block) {
             self.failing = Failing::default();
         }
     }
@@ -354,33 +364,68 @@ mod tests {
     fn failures_pause_starts_longer_each_time_and_then_try_one() {
         let (scaling, mut now, mut random) = (scaling(), Time::default(), Random::new(3));
         let mut scaler = Scaler::default();
+        let before = scaler.name(7);
         for (failures, least) in [(1, 500), (2, 1000), (3, 2000)] {
-            let (count, until) = scaler.failed(&scaling, &mut random, now, crash(), now);
+            let block = scaler.name(7);
+            let (count, until) = scaler.failed(&scaling, &mut random, block, crash(), now);
             assert_eq!(count, failures);
             assert!(until.since(now) >= Duration::from_millis(least));
             assert_eq!(scaler.missing(&scaling, 5, census(0), now), 0);
             now = until;
             assert_eq!(scaler.missing(&scaling, 5, census(0), now), 1);
         }
-        scaler.proven(Time::default());
+        scaler.proven(before);
         assert_eq!(
             scaler.missing(&scaling, 5, census(0), now),
             1,
-            "it came up before the others failed"
+            "it was started before the others failed"
         );
-        scaler.proven(now);
+        let after = scaler.name(7);
+        scaler.proven(after);
         assert_eq!(scaler.missing(&scaling, 5, census(0), now), 5);
     }
 
     #[test]
     fn what_was_started_at_once_and_fails_at_once_pauses_once() {
-        let (scaling, start, mut random) = (scaling(), Time::default(), Random::new(3));
-        let now = start + Duration::from_secs(9);
+        let (scaling, now, mut random) = (scaling(), Time::default(), Random::new(3));
         let mut scaler = Scaler::default();
-        let (_, first) = scaler.failed(&scaling, &mut random, start, crash(), now);
-        for failures in 2..=10 {
-            let (count, until) = scaler.failed(&scaling, &mut random, start, crash(), now);
+        let blocks = [(); 10].map(|()| scaler.name(7));
+        let (_, first) = scaler.failed(&scaling, &mut random, blocks[0], crash(), now);
+        for (failures, block) in (2..).zip(&blocks[1..]) {
+            let (count, until) = scaler.failed(&scaling, &mut random, *block, crash(), now);
             assert_eq!((count, until), (failures, first));
+        }
+    }
+
+    #[test]
+    fn blocks_of_another_agent_do_not_shorten_the_pauses_of_this_one() {
+        let (scaling, mut now, mut random) = (scaling(), Time::default(), Random::new(3));
+        let mut scaler = Scaler::default();
+        let theirs = BlockId { epoch: 8, number: 3 };
+        scaler.reserve(theirs, 7);
+        scaler.failed(&scaling, &mut random, theirs, crash(), now);
+        for least in [1000, 2000] {
+            now = now + Duration::from_secs(9);
+            let block = scaler.name(7);
+            let (_, until) = scaler.failed(&scaling, &mut random, block, crash(), now);
+            assert!(until.since(now) >= Duration::from_millis(least));
+        }
+    }
+
+    #[test]
+    fn what_fails_when_the_pause_is_over_is_followed_by_one_start_and_then_by_pauses() {
+        let (scaling, mut now, mut random) = (scaling(), Time::default(), Random::new(3));
+        let mut scaler = Scaler::default();
+        let blocks = [(); 2].map(|()| scaler.name(7));
+        scaler.failed(&scaling, &mut random, blocks[0], crash(), now);
+        now = now + Duration::from_secs(9);
+        scaler.failed(&scaling, &mut random, blocks[1], crash(), now);
+        for least in [1000, 2000, 4000] {
+            assert_eq!(scaler.missing(&scaling, 5, census(0), now), 1);
+            let block = scaler.name(7);
+            let (_, until) = scaler.failed(&scaling, &mut random, block, crash(), now);
+            assert!(until.since(now) >= Duration::from_millis(least));
+            now = until;
         }
     }
 
@@ -395,10 +440,12 @@ mod tests {
         let mut scaler = Scaler::default();
         for starts in [2, 4, 4] {
             assert_eq!(scaler.missing(&scaling, 9, census(0), now), starts);
-            scaler.came_up(Some(now));
+            let block = scaler.name(7);
+            scaler.came_up(Some(block));
         }
-        scaler.failed(&scaling, &mut random, now, crash(), now);
-        let later = now + Duration::from_secs(9);
+        let block = scaler.name(7);
+        scaler.failed(&scaling, &mut random, block, crash(), now);
+        let later = scaler.name(7);
         scaler.proven(later);
         assert_eq!(scaler.missing(&scaling, 9, census(0), now), 2);
     }

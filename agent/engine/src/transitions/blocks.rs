@@ -88,8 +88,7 @@ impl crate::Engine {
 
     fn on_block_ended(&mut self, id: BlockId, end: BlockEnd) {
         let Some(block) = self.blocks.get(id) else { return };
-        let started = block.since;
-        let proven = block.proven || self.now.since(started) >= PROVEN_AFTER && block.phase != Phase::Starting;
+        let proven = block.proven || self.now.since(block.since) >= PROVEN_AFTER && block.phase != Phase::Starting;
         let given_up = block.failure.is_some();
         let failed = given_up || scaling::is_start_failure(block.phase, proven);
         let asked = matches!(block.phase, Phase::Draining | Phase::Deleting);
@@ -115,9 +114,9 @@ impl crate::Engine {
             expected,
         });
         if failed {
-            self.start_failed(id, started, end);
+            self.start_failed(id, end);
         } else if proven {
-            self.scaler.proven(started);
+            self.scaler.proven(id);
         }
         self.block_answered(id);
     }
@@ -135,11 +134,9 @@ impl crate::Engine {
             Some(Phase::GivenUp { .. } | Phase::Draining) => self.delete_block(id),
             Some(Phase::Deleting) => {
                 // Its last words have been waited for long enough.
-                let words = self
-                    .blocks
-                    .change(id, self.now, |block| block.failure.take().map(|end| (block.since, end)));
-                if let Some((started, end)) = words.flatten() {
-                    self.start_failed(id, started, end);
+                let words = self.blocks.change(id, self.now, |block| block.failure.take());
+                if let Some(end) = words.flatten() {
+                    self.start_failed(id, end);
                 }
                 if !self.mutated(Mutation::TrustDeletion) {
                     self.delete_block(id);

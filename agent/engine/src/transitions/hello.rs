@@ -88,7 +88,7 @@ impl crate::Engine {
             if let Some(started) = started {
                 self.pace.came_up(now.since(started));
             }
-            if self.scaler.came_up(started) {
+            if self.scaler.came_up(started.map(|_| id)) {
                 self.event(Event::CircuitClosed);
             }
         }

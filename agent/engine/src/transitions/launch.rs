@@ -102,10 +102,10 @@ impl crate::Engine {
 
     /// A block did not come to be. If nothing else comes up either, the tasks that wait for one are told why: at once if
     /// it had all the time that it was to have, or after so many in a row.
-    pub(crate) fn start_failed(&mut self, id: BlockId, started: crate::Time, end: BlockEnd) {
-        let (failures, until) =
-            self.scaler
-                .failed(&self.settings.scaling, &mut self.random, started, end.clone(), self.now);
+    pub(crate) fn start_failed(&mut self, id: BlockId, end: BlockEnd) {
+        let (failures, until) = self
+            .scaler
+            .failed(&self.settings.scaling, &mut self.random, id, end.clone(), self.now);
         let again_in = if self.mutated(Mutation::NoStartBackOff) {
             self.scaler.forget_pause();
             Default::default()

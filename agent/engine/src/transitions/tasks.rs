@@ -94,13 +94,13 @@ impl crate::Engine {
             ran,
         });
         self.move_task(id, State::Done(Done::new(body, Some(block), Step::Due)));
-        let started = self.blocks.change(block, self.now, |block| {
-            block.proven = true;
-            block.since
-        });
-        if let Some(started) = started {
+        if self
+            .blocks
+            .change(block, self.now, |block| block.proven = true)
+            .is_some()
+        {
             self.pace.ended(self.now);
-            self.scaler.proven(started);
+            self.scaler.proven(block);
         }
     }
 
