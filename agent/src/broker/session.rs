@@ -307,8 +307,13 @@ impl Session {
                     if !may_be_ours && !std::mem::replace(&mut self.standby, true) {
                         events.push_back(Event::Standby);
                     }
-                    let wait = self.standby_wait.next_wait();
-                    self.start_consumer(wait);
+                    if self.window == 0 {
+                        // Meanwhile nothing more is wanted.
+                        self.consuming = Consuming::Paused { channel: None };
+                    } else {
+                        let wait = self.standby_wait.next_wait();
+                        self.start_consumer(wait);
+                    }
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             },

@@ -49,6 +49,31 @@ async fn a_second_agent_stands_by_until_the_first_is_gone() {
 }
 
 #[tokio::test]
+async fn who_stands_by_and_is_told_to_consume_no_more_leaves_the_queue_to_others() {
+    let topology = Topology::create_with(QueueType::Classic).await;
+    let mut first = Driven::new(&topology, 10);
+    first.consuming().await;
+    let mut second = Driven::new(&topology, 10);
+    standing_by(&mut second).await;
+    second.broker.set_prefetch(0);
+    second.broker.publish(PublishId(7), Bytes::from_static(b"in hand"));
+    assert_eq!(second.outcome().await, (7, PublishOutcome::Confirmed));
+    first.broker.close().await;
+    topology.send_task(Uuid::from_u128(1), b"x").await;
+    let mut third = Driven::new(&topology, 10);
+    tokio::select! {
+        delivery = third.delivery() => assert_eq!(delivery.task.0.as_u128(), 1),
+        () = second.wait("nothing", |event| match event {
+            Event::Delivery(delivery) => panic!("{delivery:?}"),
+            _ => None,
+        }) => {}
+    }
+    third.broker.close().await;
+    second.broker.close().await;
+    topology.remove().await;
+}
+
+#[tokio::test]
 async fn of_two_agents_that_come_at_once_one_serves_and_the_other_is_given_nothing() {
     for queue_type in [QueueType::Classic, QueueType::Quorum] {
         for round in 0..10 {

@@ -23,9 +23,11 @@ impl crate::Engine {
             (Some(Ending::HandOver), Drain::Stop) => {
                 self.drained = false;
             }
-            // It waits for nothing but the results in hand, and says again that there are none.
+            // It waits for nothing but the results in hand, and says again that there are none. It waits for the queue no
+            // longer.
             (Some(Ending::Fenced), _) => {
                 self.drained = false;
+                self.outputs.push_back(Output::StopConsuming);
                 return;
             }
             (Some(_), _) => return,

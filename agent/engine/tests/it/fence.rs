@@ -53,11 +53,11 @@ fn who_stands_by_and_is_told_to_end_says_when_it_may() {
     it.give(Input::Fenced);
     it.expect(["close w1"]);
     it.drain(Drain::HandOver);
-    it.expect([]);
+    it.expect(["stop consuming"]);
     it.confirm(1);
     it.expect(["drained"]);
     it.drain(Drain::Stop);
-    it.expect(["drained"]);
+    it.expect(["stop consuming", "drained"]);
 }
 
 #[test]

@@ -19,15 +19,15 @@ impl World<'_> {
         }
     }
 
-    /// Who has been told that another holds the queue publishes the results in hand, sends its workers away, and does
-    /// nothing else.
+    /// Who has been told that another holds the queue publishes the results in hand, sends its workers away, waits for the
+    /// queue no longer if it is to end, and does nothing else.
     pub(super) fn check_standby(&mut self, outputs: &[Output]) {
         if !self.agent.standby {
             return;
         }
         let other = outputs.iter().find(|output| match output {
             Output::Send { message, .. } => *message != ToWorker::Close,
-            Output::Publish { .. } | Output::Journal { .. } | Output::Drained => false,
+            Output::Publish { .. } | Output::Journal { .. } | Output::StopConsuming | Output::Drained => false,
             Output::Event(event) => !matches!(
                 event,
                 Event::PublishFailed { .. }

@@ -23,6 +23,10 @@ impl Driver {
             broker::Event::Consuming { channel } => {
                 self.touch_status();
                 if self.fenced {
+                    if self.stopping.is_some() {
+                        // It was on its way when the stop was ordered, and ends by that.
+                        return;
+                    }
                     if let Err(error) = self.begin_again().await {
                         tracing::error!(user_endpoint = %self.specification.name, %error, "the queue is let go again: the blocks can not be listed");
                         self.observer.note_error(error.to_string());
