@@ -121,6 +121,19 @@ impl<'a> Section<'a> {
         (*entry.1 != Value::Null).then_some(entry.1)
     }
 
+    /// Takes the entries of a mapping, none if it is absent; `of` is what it maps to what, for people.
+    pub(super) fn mapping(&mut self, findings: &mut Findings, key: &str, of: &str) -> &'a [(Value, Value)] {
+        match self.take(key) {
+            None => &[],
+            Some(Value::Mapping(entries)) => entries,
+            Some(other) => {
+                let what = format!("must be a mapping of {of}, and is {}", other.kind());
+                self.problem(findings, key, what);
+                &[]
+            }
+        }
+    }
+
     pub(super) fn problem(&self, findings: &mut Findings, key: &str, what: impl Into<String>) {
         findings.problems.push(Problem {
             path: self.key(key),

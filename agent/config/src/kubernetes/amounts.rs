@@ -151,16 +151,7 @@ fn amount(value: &Value) -> Option<Quantity> {
 /// `extra_requests` and `extra_limits`: amounts by the resource's name.
 pub(super) fn extra(section: &mut Section<'_>, findings: &mut Findings, key: &str) -> BTreeMap<String, Quantity> {
     let mut read = BTreeMap::new();
-    let Some(value) = section.take(key) else { return read };
-    let Value::Mapping(entries) = value else {
-        section.problem(
-            findings,
-            key,
-            format!("must be a mapping of resources to amounts, and is {}", value.kind()),
-        );
-        return read;
-    };
-    for (name, value) in entries {
+    for (name, value) in section.mapping(findings, key, "resources to amounts") {
         let Value::Text(name) = name else {
             section.problem(findings, &format!("{key}.{name}"), "a resource's name must be text");
             continue;

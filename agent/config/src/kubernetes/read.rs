@@ -264,16 +264,7 @@ fn texts(
     value_rule: Rule,
 ) -> BTreeMap<String, String> {
     let mut read = BTreeMap::new();
-    let Some(value) = section.take(key) else { return read };
-    let Value::Mapping(entries) = value else {
-        section.problem(
-            findings,
-            key,
-            format!("must be a mapping of names to texts, and is {}", value.kind()),
-        );
-        return read;
-    };
-    for (name, value) in entries {
+    for (name, value) in section.mapping(findings, key, "names to texts") {
         let path = format!("{key}.{}", python::yaml_text(name));
         let (Value::Text(name), Value::Text(value)) = (name, value) else {
             let wrong = if matches!(name, Value::Text(_)) { value } else { name };

@@ -2,7 +2,8 @@
 
 use std::marker::PhantomData;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, core::Collector};
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use super::Label;
 
@@ -15,13 +16,9 @@ pub struct Counter<L> {
 
 impl<L: Label> Counter<L> {
     pub(super) fn new(registry: &Registry, name: &str, help: &str) -> Self {
-        let vector = IntCounterVec::new(Opts::new(name, help), &[L::NAME]).expect("metric names and labels are fixed");
-        for label in L::ALL {
-            vector.with_label_values(&[label.value()]);
-        }
-        register(registry, &vector);
+        let vector = IntCounterVec::new(Opts::new(name, help), &[L::NAME]);
         Self {
-            vector,
+            vector: labelled::<L, _>(registry, vector),
             label: PhantomData,
         }
     }
@@ -52,13 +49,9 @@ pub struct Gauge<L> {
 
 impl<L: Label> Gauge<L> {
     pub(super) fn new(registry: &Registry, name: &str, help: &str) -> Self {
-        let vector = IntGaugeVec::new(Opts::new(name, help), &[L::NAME]).expect("metric names and labels are fixed");
-        for label in L::ALL {
-            vector.with_label_values(&[label.value()]);
-        }
-        register(registry, &vector);
+        let vector = IntGaugeVec::new(Opts::new(name, help), &[L::NAME]);
         Self {
-            vector,
+            vector: labelled::<L, _>(registry, vector),
             label: PhantomData,
         }
     }
@@ -136,6 +129,20 @@ impl Seconds {
     pub fn count(&self) -> u64 {
         self.histogram.get_sample_count()
     }
+}
+
+/// Registers a vector with one label, each value of which is there from the start.
+fn labelled<L: Label, B>(registry: &Registry, vector: prometheus::Result<MetricVec<B>>) -> MetricVec<B>
+where
+    B: MetricVecBuilder,
+    MetricVec<B>: Collector + 'static,
+{
+    let vector = vector.expect("metric names and labels are fixed");
+    for label in L::ALL {
+        vector.with_label_values(&[label.value()]);
+    }
+    register(registry, &vector);
+    vector
 }
 
 pub(super) fn register(registry: &Registry, collector: &(impl Collector + Clone + 'static)) {
