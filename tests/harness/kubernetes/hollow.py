@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness import checkout, ports, processes
 from harness.keeper import Keeper, Process, ProcessError
-from harness.kubernetes import programs
+from harness.kubernetes import addresses, programs
 from harness.kubernetes.cluster import Cluster
 
 MARK = "waypost.test/hollow"
@@ -27,9 +27,13 @@ PLACEMENT = {
 }
 """Options of a provider whose pods go there. Others do not."""
 
-_ALONE = 'mount -t tmpfs hollow /tmp && PATH=/nonexistent exec "$@"'
-"""Its folders and its socket are in /tmp, whatever TMPDIR says, and would stay when it is killed. It finds no program to run,
-for it would lay its chains (KUBE-FIREWALL and others) into this machine's own iptables, and leave them there."""
+_ALONE = (
+    'mount --bind "$0" /mnt && mount -t tmpfs hollow /tmp && mkdir -p "$0" && mount --move /mnt "$0" '
+    '&& PATH=/nonexistent exec "$@"'
+)
+"""Its folders and its socket are in /tmp, whatever TMPDIR says, and would stay when it is killed; what it needs may be there
+too, and stays to be seen. It finds no program to run, for it would lay its chains (KUBE-FIREWALL and others) into this
+machine's own iptables, and leave them there."""
 
 
 class HollowNodes:
@@ -63,7 +67,9 @@ class HollowNodes:
                 "--kube-api-burst=200",
             ]
             self.processes.append(
-                self.keeper.start(name, ["unshare", "--mount", "sh", "-c", _ALONE, "sh", *kubelet], grace=1)
+                self.keeper.start(
+                    name, ["unshare", "--mount", "sh", "-c", _ALONE, addresses.cache(), *kubelet], grace=1
+                )
             )
         for name, process in zip(self.names, self.processes, strict=True):
             process.wait_until(lambda name=name: self._ready(name), "ready", timeout=120)
