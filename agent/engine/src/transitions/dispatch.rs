@@ -115,12 +115,11 @@ impl crate::Engine {
             return;
         }
         self.send(id, id_of_block);
-        // From here on it may have begun, whatever is heard of it.
+        // From here on it may have begun, whatever is heard of it. Its body stays until it has: the worker may refuse it.
         let now = self.now;
         if let Some(given) = self.tasks.given_mut(id) {
             given.begun = Some((None, now));
         }
-        self.drop_needless_body(id);
     }
 
     fn send(&mut self, id: TaskId, block: BlockId) {

@@ -508,6 +508,25 @@ fn at_most_once_journals_the_start_before_the_task_is_sent_and_never_tries_again
 }
 
 #[test]
+fn at_most_once_gives_to_another_what_a_worker_refuses_to_begin() {
+    let mut it = Recorder::started(Settings {
+        guarantee: Guarantee::AtMostOnce,
+        acknowledge: Acknowledge::OnAccept,
+        ..settings()
+    });
+    it.worker(1, block(0), 1);
+    it.deliver(7);
+    it.journalled();
+    it.forget_outputs();
+    it.refuse(1, 7, RefusalReason::Draining);
+    it.forget_outputs();
+    it.worker(2, block(1), 1);
+    it.expect(["journal start 0 of 7 in 2-1"]);
+    it.journalled();
+    it.expect(["run 7 on w2"]);
+}
+
+#[test]
 fn at_most_once_does_not_run_what_it_could_not_remember() {
     let mut it = Recorder::started(Settings {
         guarantee: Guarantee::AtMostOnce,
