@@ -7,6 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 use waypost_link::{Cause, HelloRefusal, ToAgent, ToWorker};
 
+use crate::ORPHANED;
 use crate::agent::{Agent, WorkerProcess, is_alive, until};
 use crate::faults::warm_process;
 use crate::tasks::{call, message, pack, returned};
@@ -76,7 +77,7 @@ async fn told_to_end_while_its_hello_is_not_answered_it_ends_at_once() {
 #[tokio::test]
 async fn a_hello_that_is_never_answered_is_no_agent() {
     let agent = Agent::unix();
-    let mut worker = agent.start(&["--orphan-timeout", "1"]);
+    let mut worker = agent.start(&["--orphan-timeout", ORPHANED]);
     let _session = agent.greet().await;
     assert_eq!(worker.ended().await.code(), Some(5));
 }
@@ -84,7 +85,7 @@ async fn a_hello_that_is_never_answered_is_no_agent() {
 #[tokio::test]
 async fn a_worker_whose_token_file_is_gone_for_good_ends_as_one_that_nobody_answers() {
     let agent = Agent::unix();
-    let mut worker = agent.start(&["--orphan-timeout", "1"]);
+    let mut worker = agent.start(&["--orphan-timeout", ORPHANED]);
     let session = agent.welcome().await;
     std::fs::remove_file(agent.folder.path().join("token")).unwrap();
     drop(session);
@@ -112,7 +113,7 @@ async fn told_to_end_without_an_agent_what_runs_and_what_is_held_has_the_grace_a
 
 #[tokio::test]
 async fn a_warm_process_that_hangs_keeps_the_worker_from_nothing() {
-    for (orphan_timeout, code) in [("600", 0), ("1", 5)] {
+    for (orphan_timeout, code) in [("600", 0), (ORPHANED, 5)] {
         let agent = Agent::unix();
         let mut worker = agent.start(&["--orphan-timeout", orphan_timeout]);
         let mut session = agent.welcome().await;

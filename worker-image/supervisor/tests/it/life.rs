@@ -9,6 +9,7 @@ use serde_json::json;
 use uuid::Uuid;
 use waypost_link::{Cause, HeldState, HelloRefusal, Refusal, ToAgent, ToWorker};
 
+use crate::ORPHANED;
 use crate::agent::{Agent, Back, is_alive, until};
 use crate::tasks::{call, message, pack, returned};
 
@@ -427,7 +428,7 @@ async fn a_worker_that_is_refused_for_good_ends_and_says_why() {
 #[tokio::test]
 async fn a_worker_that_no_agent_answers_ends_with_its_tasks() {
     let agent = Agent::unix();
-    let mut worker = agent.start(&["--orphan-timeout", "1"]);
+    let mut worker = agent.start(&["--orphan-timeout", ORPHANED]);
     let mut session = agent.welcome().await;
     let task = Uuid::new_v4();
     session.run(task, &call("describe_surroundings", json!([]))).await;

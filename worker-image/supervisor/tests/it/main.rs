@@ -23,3 +23,7 @@ use std::time::Duration;
 
 /// No test waits longer than this for anything; a machine under load is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// After how many seconds a worker that is to be orphaned is. Its Python must start within them, and does so on a machine
+/// under load.
+pub(crate) const ORPHANED: &str = "8";
