@@ -86,15 +86,19 @@ impl World<'_> {
         }
     }
 
+    /// Makes it the turn of the agent that holds the queue, if nothing holds that up already; its channel and itself.
+    fn turn_to_holder(&mut self) -> Option<(u64, u64)> {
+        let (channel, life) = self.broker.holder()?;
+        let hindered = !self.turn_to(life) || self.agent.is_cut_off(self.now) || self.agent.is_frozen(self.now);
+        (!hindered).then_some((channel, life))
+    }
+
     /// Nothing comes through between the broker and the agent that holds the queue. Each of them sees that by itself, or
     /// not before it is over; workers and the platform are there as ever. Meanwhile a second is started.
     pub(crate) fn cut_off(&mut self) {
-        let Some((channel, life)) = self.broker.holder() else {
+        let Some((channel, life)) = self.turn_to_holder() else {
             return;
         };
-        if !self.turn_to(life) || self.agent.is_cut_off(self.now) || self.agent.is_frozen(self.now) {
-            return;
-        }
         let until = self.now + self.chance.millis(1_000, 300_000);
         self.agent.cut_until = Some(until);
         let publisher = self.agent.publisher;
@@ -114,12 +118,9 @@ impl World<'_> {
     /// The agent that holds the queue stands still. Its workers see that, and so does the broker, if it lasts; and a second
     /// is started.
     pub(crate) fn freeze(&mut self) {
-        let Some((channel, life)) = self.broker.holder() else {
+        let Some((channel, life)) = self.turn_to_holder() else {
             return;
         };
-        if !self.turn_to(life) || self.agent.is_cut_off(self.now) || self.agent.is_frozen(self.now) {
-            return;
-        }
         let until = self.now + self.chance.millis(1_000, 200_000);
         self.agent.frozen_until = Some(until);
         let publisher = self.agent.publisher;
