@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::app::WorkError;
 use crate::broker::BrokerError;
+use crate::signing::SigningError;
 use crate::store::StoreError;
 
 /// The kinds of failed calls. Clients see the name as `code`, with the HTTP status beside it.
@@ -174,6 +175,19 @@ impl From<StoreError> for ApiError {
             );
         }
         Self::unavailable("the service's database does not answer; try again")
+    }
+}
+
+impl From<SigningError> for ApiError {
+    fn from(error: SigningError) -> Self {
+        if let SigningError::Store(error) = error {
+            return error.into();
+        }
+        tracing::error!(%error, "no id_token can be signed");
+        Self::new(
+            ErrorCode::InternalError,
+            "the service has no key to sign id_tokens with by a fault of its own",
+        )
     }
 }
 

@@ -1,8 +1,8 @@
 //! Signs id_tokens (RS256), with one key that all replicas share.
 //!
-//! The key is kept in the store, encrypted by a key that is derived from the server key; a replica with another server
-//! key makes its own. The public halves of all keys are published, so that what an older key signed can still be
-//! verified.
+//! The key is made when it is first needed: that takes up to seconds, and where nobody signs in it never is. It is kept in
+//! the store, encrypted by a key that is derived from the server key; a replica with another server key makes its own. The
+//! public halves of all keys are published, so that what an older key signed can still be verified.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,6 +13,7 @@ use rsa::pkcs8::{EncodePrivateKey as _, SecretDocument};
 use rsa::rand_core::OsRng;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use tokio::sync::OnceCell;
 
 use crate::clock;
 use crate::secrets::{DerivedKey, KeyError, ServerKey};
@@ -49,66 +50,86 @@ pub(crate) enum SigningError {
 /// Signs what the service says about users.
 pub(crate) struct Signer {
     id: String,
-    key: RsaKeyPair,
+    sealing: DerivedKey,
+    key: OnceCell<RsaKeyPair>,
 }
 
 impl Signer {
-    /// The key that belongs to this server key. It is made, which takes some tenths of a second, if there is none.
+    /// With the key that belongs to this server key, if there is one yet.
     ///
     /// # Errors
     /// [`SigningError`].
     pub(crate) async fn open(store: &Store, server_key: &ServerKey) -> Result<Self, SigningError> {
-        let id = server_key.derive("id_token key id").authenticate("");
-        let sealing = server_key.derive("id_token key");
-        if let Some(found) = Self::find(store, &id).await? {
-            return Self::unseal(&sealing, found);
+        let signer = Self {
+            id: server_key.derive("id_token key id").authenticate(""),
+            sealing: server_key.derive("id_token key"),
+            key: OnceCell::new(),
+        };
+        if let Some(key) = signer.find(store).await? {
+            return Ok(Self {
+                key: OnceCell::new_with(Some(key)),
+                ..signer
+            });
         }
+        Ok(signer)
+    }
+
+    async fn key(&self, store: &Store) -> Result<&RsaKeyPair, SigningError> {
+        self.key
+            .get_or_try_init(|| async {
+                // Another replica may have been first, before or while this one makes its own: then its key is the key.
+                if let Some(key) = self.find(store).await? {
+                    return Ok(key);
+                }
+                self.make(store).await?;
+                let made = self.find(store).await?;
+                made.ok_or_else(|| SigningError::Damaged { id: self.id.clone() })
+            })
+            .await
+    }
+
+    async fn make(&self, store: &Store) -> Result<(), SigningError> {
         let pkcs8 = tokio::task::spawn_blocking(make)
             .await
             .map_err(|error| SigningError::Make(error.to_string()))??;
         let key = RsaKeyPair::from_pkcs8(pkcs8.as_bytes()).map_err(|error| SigningError::Make(error.to_string()))?;
         let made = SigningKey {
-            public_key: public_key(&id, &key).to_string(),
-            sealed: sealing.seal(&id, pkcs8.as_bytes())?,
+            public_key: public_key(&self.id, &key).to_string(),
+            sealed: self.sealing.seal(&self.id, pkcs8.as_bytes())?,
             created_at: clock::now(),
-            id: id.clone(),
+            id: self.id.clone(),
         };
-        store.add_signing_key(&made).await?;
-        // Another replica may have been first: then its key is the key.
-        match Self::find(store, &id).await? {
-            Some(found) => Self::unseal(&sealing, found),
-            None => Err(SigningError::Damaged { id }),
-        }
+        Ok(store.add_signing_key(&made).await?)
     }
 
-    async fn find(store: &Store, id: &str) -> Result<Option<SigningKey>, StoreError> {
-        Ok(store.signing_keys().await?.into_iter().find(|key| key.id == id))
-    }
-
-    fn unseal(sealing: &DerivedKey, found: SigningKey) -> Result<Self, SigningError> {
-        let damaged = || SigningError::Damaged { id: found.id.clone() };
-        let pkcs8 = sealing.open(&found.id, &found.sealed).ok_or_else(damaged)?;
+    async fn find(&self, store: &Store) -> Result<Option<RsaKeyPair>, SigningError> {
+        let keys = store.signing_keys().await?;
+        let Some(found) = keys.into_iter().find(|key| key.id == self.id) else {
+            return Ok(None);
+        };
+        let damaged = || SigningError::Damaged { id: self.id.clone() };
+        let pkcs8 = self.sealing.open(&found.id, &found.sealed).ok_or_else(damaged)?;
         let key = RsaKeyPair::from_pkcs8(pkcs8.expose_secret()).map_err(|_| damaged())?;
-        Ok(Self { id: found.id, key })
+        Ok(Some(key))
     }
 
     /// A JSON Web Token of these claims, in compact form.
     ///
     /// # Errors
-    /// [`SigningError::Sign`].
-    pub(crate) fn sign(&self, claims: &Value) -> Result<String, SigningError> {
+    /// [`SigningError`].
+    pub(crate) async fn sign(&self, store: &Store, claims: &Value) -> Result<String, SigningError> {
+        let key = self.key(store).await?;
         let header = json!({"typ": "JWT", "alg": "RS256", "kid": self.id});
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let mut token = format!("{}.{}", encode(&header), encode(claims));
-        let mut signature = vec![0; self.key.public().modulus_len()];
-        self.key
-            .sign(
-                &RSA_PKCS1_SHA256,
-                &SystemRandom::new(),
-                token.as_bytes(),
-                &mut signature,
-            )
-            .map_err(|_| SigningError::Sign)?;
+        let mut signature = vec![0; key.public().modulus_len()];
+        key.sign(
+            &RSA_PKCS1_SHA256,
+            &SystemRandom::new(),
+            token.as_bytes(),
+            &mut signature,
+        )
+        .map_err(|_| SigningError::Sign)?;
         token.push('.');
         token.push_str(&URL_SAFE_NO_PAD.encode(signature));
         Ok(token)
@@ -117,9 +138,9 @@ impl Signer {
     /// The JSON Web Key Set that verifies. This key is its first, which is the one that Globus's SDK looks at.
     ///
     /// # Errors
-    /// [`StoreError`]: the keys of before could not be read.
-    pub(crate) async fn key_set(&self, store: &Store) -> Result<Value, StoreError> {
-        let mut keys = vec![public_key(&self.id, &self.key)];
+    /// [`SigningError`].
+    pub(crate) async fn key_set(&self, store: &Store) -> Result<Value, SigningError> {
+        let mut keys = vec![public_key(&self.id, self.key(store).await?)];
         for other in store.signing_keys().await? {
             if other.id != self.id {
                 keys.push(
@@ -185,8 +206,9 @@ mod tests {
         let store = Store::open(&url).await.unwrap();
         let server_key = |name: &str| ServerKey::load_or_create(&directory.path().join(name)).unwrap();
         let one = Signer::open(&store, &server_key("a")).await.unwrap();
-        let token = one.sign(&json!({"sub": "s"})).unwrap();
         let replica = Signer::open(&store, &server_key("a")).await.unwrap();
+        assert!(store.signing_keys().await.unwrap().is_empty(), "none is needed yet");
+        let token = one.sign(&store, &json!({"sub": "s"})).await.unwrap();
         assert!(is_signed_by(&token, &replica.key_set(&store).await.unwrap()["keys"][0]));
         let other = Signer::open(&store, &server_key("b")).await.unwrap();
         let keys = other.key_set(&store).await.unwrap();

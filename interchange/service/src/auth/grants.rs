@@ -239,7 +239,9 @@ async fn authorization_code(
             nonce: code.nonce.as_deref(),
             signed_in_at: code.signed_in_at,
         };
-        add_id_token(app, headers, uri, first, &user, &asked).map_err(failed)?;
+        add_id_token(app, headers, uri, first, &user, &asked)
+            .await
+            .map_err(failed)?;
     }
     match app
         .store
@@ -260,7 +262,7 @@ struct Asked<'code> {
 }
 
 /// Puts an id_token beside an access token.
-fn add_id_token(
+async fn add_id_token(
     app: &App,
     headers: &HeaderMap,
     uri: &Uri,
@@ -283,13 +285,7 @@ fn add_id_token(
         clock::now(),
         app.settings.token_lifetime.as_secs(),
     );
-    let token = app.signer.sign(&claims).map_err(|error| {
-        tracing::error!(%error, "no id_token could be made");
-        ApiError::new(
-            ErrorCode::InternalError,
-            "the id_token could not be made by a fault of the service",
-        )
-    })?;
+    let token = app.signer.sign(&app.store, &claims).await?;
     add(answer, "id_token", json!(token));
     Ok(())
 }
@@ -376,7 +372,9 @@ async fn refresh(app: &App, headers: &HeaderMap, uri: &Uri, mut form: TokenReque
             nonce: None,
             signed_in_at: known.created_at,
         };
-        add_id_token(app, headers, uri, &mut made.answer, &user, &asked).map_err(failed)?;
+        add_id_token(app, headers, uri, &mut made.answer, &user, &asked)
+            .await
+            .map_err(failed)?;
     }
     if !app.store.refresh(&refresh_digest, &made.record).await.map_err(failed)? {
         return Err(bad_grant(NOT_GOOD));
