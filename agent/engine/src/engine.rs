@@ -82,7 +82,7 @@ impl Engine {
             drained: false,
             window: Window::new(settings.prefetch.initial),
             depth: Depth::default(),
-            scaler: Scaler::default(),
+            scaler: Scaler::new(settings.epoch),
             pace: Pace::new(settings.scaling.start_lag),
             holds_queue: false,
             publisher_up: false,

@@ -16,7 +16,7 @@ use crate::{BlockEnd, BlockEndKind, BlockId, OnUnschedulable, Scaling, Time};
 #[derive(Debug, Default)]
 pub(crate) struct Scaler {
     next_number: u32,
-    /// Of the names that are given.
+    /// In the names that are given.
     epoch: u64,
     /// The `init_blocks` were started once.
     initial_reached: bool,
@@ -89,6 +89,14 @@ pub(crate) fn wanted_blocks(scaling: &Scaling, slots_per_block: u32, outstanding
 }
 
 impl Scaler {
+    /// One whose blocks have this epoch in their names.
+    pub(crate) fn new(epoch: u64) -> Self {
+        Self {
+            epoch,
+            ..Self::default()
+        }
+    }
+
     /// What is wanted, and the `init_blocks` until they were there once.
     pub(crate) fn with_initial(&mut self, scaling: &Scaling, wanted: u32, live: u32) -> u32 {
         let initial = scaling.init_blocks.min(scaling.max_blocks);
@@ -119,16 +127,18 @@ impl Scaler {
     }
 
     /// The name of the next block.
-    pub(crate) fn name(&mut self, epoch: u64) -> BlockId {
+    pub(crate) fn next_name(&mut self) -> BlockId {
         let number = self.next_number;
         self.next_number += 1;
-        self.epoch = epoch;
-        BlockId { epoch, number }
+        BlockId {
+            epoch: self.epoch,
+            number,
+        }
     }
 
     /// Never gives this name, which is taken.
-    pub(crate) fn reserve(&mut self, block: BlockId, epoch: u64) {
-        if block.epoch == epoch {
+    pub(crate) fn reserve(&mut self, block: BlockId) {
+        if block.epoch == self.epoch {
             self.next_number = self.next_number.max(block.number.saturating_add(1));
         }
     }
@@ -316,7 +326,7 @@ mod tests {
             },
             Time::default(),
         );
-        let scaler = Scaler::default();
+        let scaler = Scaler::new(7);
         assert_eq!(scaler.missing(&scaling, 8, census(0), now), 3);
         assert_eq!(
             scaler.missing(
@@ -350,7 +360,7 @@ mod tests {
             init_blocks: 2,
             ..scaling()
         };
-        let mut scaler = Scaler::default();
+        let mut scaler = Scaler::new(7);
         assert_eq!(scaler.with_initial(&scaling, 0, 0), 2);
         assert_eq!(scaler.with_initial(&scaling, 0, 2), 0);
         assert_eq!(scaler.with_initial(&scaling, 0, 0), 0);
@@ -363,10 +373,10 @@ mod tests {
     #[test]
     fn failures_pause_starts_longer_each_time_and_then_try_one() {
         let (scaling, mut now, mut random) = (scaling(), Time::default(), Random::new(3));
-        let mut scaler = Scaler::default();
-        let before = scaler.name(7);
+        let mut scaler = Scaler::new(7);
+        let before = scaler.next_name();
         for (failures, least) in [(1, 500), (2, 1000), (3, 2000)] {
-            let block = scaler.name(7);
+            let block = scaler.next_name();
             let (count, until) = scaler.failed(&scaling, &mut random, block, crash(), now);
             assert_eq!(count, failures);
             assert!(until.since(now) >= Duration::from_millis(least));
@@ -380,7 +390,7 @@ mod tests {
             1,
             "it was started before the others failed"
         );
-        let after = scaler.name(7);
+        let after = scaler.next_name();
         scaler.proven(after);
         assert_eq!(scaler.missing(&scaling, 5, census(0), now), 5);
     }
@@ -388,8 +398,8 @@ mod tests {
     #[test]
     fn what_was_started_at_once_and_fails_at_once_pauses_once() {
         let (scaling, now, mut random) = (scaling(), Time::default(), Random::new(3));
-        let mut scaler = Scaler::default();
-        let blocks = [(); 10].map(|()| scaler.name(7));
+        let mut scaler = Scaler::new(7);
+        let blocks = [(); 10].map(|()| scaler.next_name());
         let (_, first) = scaler.failed(&scaling, &mut random, blocks[0], crash(), now);
         for (failures, block) in (2..).zip(&blocks[1..]) {
             let (count, until) = scaler.failed(&scaling, &mut random, *block, crash(), now);
@@ -400,13 +410,13 @@ mod tests {
     #[test]
     fn blocks_of_another_agent_do_not_shorten_the_pauses_of_this_one() {
         let (scaling, mut now, mut random) = (scaling(), Time::default(), Random::new(3));
-        let mut scaler = Scaler::default();
+        let mut scaler = Scaler::new(7);
         let theirs = BlockId { epoch: 8, number: 3 };
-        scaler.reserve(theirs, 7);
+        scaler.reserve(theirs);
         scaler.failed(&scaling, &mut random, theirs, crash(), now);
         for least in [1000, 2000] {
             now = now + Duration::from_secs(9);
-            let block = scaler.name(7);
+            let block = scaler.next_name();
             let (_, until) = scaler.failed(&scaling, &mut random, block, crash(), now);
             assert!(until.since(now) >= Duration::from_millis(least));
         }
@@ -415,14 +425,14 @@ mod tests {
     #[test]
     fn what_fails_when_the_pause_is_over_is_followed_by_one_start_and_then_by_pauses() {
         let (scaling, mut now, mut random) = (scaling(), Time::default(), Random::new(3));
-        let mut scaler = Scaler::default();
-        let blocks = [(); 2].map(|()| scaler.name(7));
+        let mut scaler = Scaler::new(7);
+        let blocks = [(); 2].map(|()| scaler.next_name());
         scaler.failed(&scaling, &mut random, blocks[0], crash(), now);
         now = now + Duration::from_secs(9);
         scaler.failed(&scaling, &mut random, blocks[1], crash(), now);
         for least in [1000, 2000, 4000] {
             assert_eq!(scaler.missing(&scaling, 5, census(0), now), 1);
-            let block = scaler.name(7);
+            let block = scaler.next_name();
             let (_, until) = scaler.failed(&scaling, &mut random, block, crash(), now);
             assert!(until.since(now) >= Duration::from_millis(least));
             now = until;
@@ -437,15 +447,15 @@ mod tests {
             ..scaling()
         };
         let (now, mut random) = (Time::default(), Random::new(3));
-        let mut scaler = Scaler::default();
+        let mut scaler = Scaler::new(7);
         for starts in [2, 4, 4] {
             assert_eq!(scaler.missing(&scaling, 9, census(0), now), starts);
-            let block = scaler.name(7);
+            let block = scaler.next_name();
             scaler.came_up(Some(block));
         }
-        let block = scaler.name(7);
+        let block = scaler.next_name();
         scaler.failed(&scaling, &mut random, block, crash(), now);
-        let later = scaler.name(7);
+        let later = scaler.next_name();
         scaler.proven(later);
         assert_eq!(scaler.missing(&scaling, 9, census(0), now), 2);
     }
@@ -465,10 +475,10 @@ mod tests {
 
     #[test]
     fn names_are_never_given_twice() {
-        let mut scaler = Scaler::default();
-        scaler.reserve(BlockId { epoch: 7, number: 4 }, 7);
-        scaler.reserve(BlockId { epoch: 6, number: 9 }, 7);
-        assert_eq!(scaler.name(7).number, 5);
-        assert_eq!(scaler.name(7).number, 6);
+        let mut scaler = Scaler::new(7);
+        scaler.reserve(BlockId { epoch: 7, number: 4 });
+        scaler.reserve(BlockId { epoch: 6, number: 9 });
+        assert_eq!(scaler.next_name().number, 5);
+        assert_eq!(scaler.next_name().number, 6);
     }
 }

@@ -102,7 +102,7 @@ impl crate::Engine {
         let unsettled = self.tasks.iter().filter(|(_, task)| holds(&task.state)).count();
         block.unsettled = u32::try_from(unsettled).unwrap_or(u32::MAX);
         self.blocks.insert(id, block);
-        self.scaler.reserve(id, self.settings.epoch);
+        self.scaler.reserve(id);
     }
 
     /// Takes in one task that a worker has; true if the task is this block's from here on.

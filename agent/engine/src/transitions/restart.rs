@@ -81,7 +81,7 @@ impl crate::Engine {
         let now = self.now;
         let mut missing = BTreeSet::new();
         for &id in blocks {
-            self.scaler.reserve(id, self.settings.epoch);
+            self.scaler.reserve(id);
             if self.blocks.get(id).is_none() {
                 self.found_block(id, Phase::Silent { since: now });
                 self.timers

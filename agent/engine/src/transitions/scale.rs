@@ -72,7 +72,7 @@ impl crate::Engine {
     }
 
     fn start_block(&mut self) {
-        let id = self.scaler.name(self.settings.epoch);
+        let id = self.scaler.next_name();
         self.blocks.insert(id, Block::new(Phase::Starting, self.now));
         self.set_launch_timer(id);
         self.outputs.push_back(Output::StartBlock { block: id });
