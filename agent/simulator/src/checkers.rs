@@ -18,6 +18,8 @@ pub(crate) struct Checkers {
     unrecorded: BTreeSet<TaskId>,
     /// Tasks that somebody cancelled: one may begin while the word of that is on its way.
     cancelled: BTreeSet<TaskId>,
+    /// Tasks that an agent, once it had a result, called off in another block: one may begin there while that is on its way.
+    called_off: BTreeSet<(TaskId, BlockId)>,
     /// Tasks that two agents at once had run, neither of which could know of the other's run.
     run_by_two: BTreeSet<TaskId>,
     /// When a block's silent worker was last given up.
@@ -69,7 +71,16 @@ struct Run {
     author: Author,
     /// The disk whose journal has its start.
     recorded: Option<u64>,
+    /// The disk of the agent that told its worker to forget it: what that one knows of it no worker can say any more.
+    forgotten_for: Option<u64>,
     end: RunEnd,
+}
+
+impl Run {
+    /// An agent with this disk could not know of it: its worker was told to forget it by an agent with another.
+    fn is_forgotten_for_another(&self, disk: u64) -> bool {
+        self.forgotten_for.is_some_and(|forgotten_for| forgotten_for != disk)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +133,18 @@ impl Checkers {
         self.cancelled.insert(task);
     }
 
+    pub(crate) fn called_off(&mut self, task: TaskId, block: BlockId) {
+        self.called_off.insert((task, block));
+    }
+
+    pub(crate) fn forgotten(&mut self, task: TaskId, block: BlockId, attempt: u32, disk: u64) {
+        for run in self.runs.entry(task).or_default() {
+            if run.block == block && run.attempt == attempt {
+                run.forgotten_for = Some(disk);
+            }
+        }
+    }
+
     pub(crate) fn unrecorded(&mut self, task: TaskId) {
         self.unrecorded.insert(task);
     }
@@ -158,7 +181,11 @@ impl Checkers {
         }
         let mut complaint = None;
         let unrecorded = self.unrecorded.contains(&task);
-        for run in self.runs.entry(task).or_default() {
+        let runs = self.runs.entry(task).or_default();
+        // Numbers of attempts are those of a disk: of two that one has recorded, only the later one's result may be used.
+        let latest = runs.iter().filter(|run| run.recorded == Some(author.disk));
+        let latest = latest.map(|run| run.attempt).max();
+        for run in runs {
             let given_up = self.given_up.get(&run.block).is_some_and(|at| *at >= run.began);
             let over = match run.end {
                 RunEnd::Running | RunEnd::Finished => given_up,
@@ -166,7 +193,10 @@ impl Checkers {
             };
             let counted = run.recorded != Some(author.disk) || run.attempt < attempt || unrecorded;
             if !over {
-                let by_two = author.overlaps(run.author, run.began) || acknowledged && author.disk != run.author.disk;
+                let superseded = latest.is_some_and(|latest| run.attempt < latest);
+                let by_two = author.overlaps(run.author, run.began)
+                    || run.is_forgotten_for_another(author.disk)
+                    || author.disk != run.author.disk && (acknowledged || superseded);
                 if by_two {
                     self.run_by_two.insert(task);
                 }
@@ -190,7 +220,7 @@ impl Checkers {
             self.violate(complaint);
         }
         if self.first_results.contains_key(&task) {
-            self.check_run_after_result(task, author, acknowledged, now);
+            self.check_run_after_result(&beginning, now);
         }
         let run = Run {
             number,
@@ -199,13 +229,21 @@ impl Checkers {
             began: now,
             author,
             recorded: None,
+            forgotten_for: None,
             end: RunEnd::Running,
         };
         self.runs.entry(task).or_default().push(run);
     }
 
     /// A task that the broker has a result of is begun: only if nobody alive could know of that result.
-    fn check_run_after_result(&mut self, task: TaskId, author: Author, acknowledged: bool, now: Time) {
+    fn check_run_after_result(&mut self, beginning: &Beginning, now: Time) {
+        let Beginning {
+            task,
+            block,
+            author,
+            acknowledged,
+            ..
+        } = *beginning;
         let Some(first) = self.first_results.get(&task) else {
             return;
         };
@@ -222,8 +260,11 @@ impl Checkers {
             .is_some_and(|block| self.holder_is_away(task, block, began(block)));
         // The agent that made it, or settled it, has the word of it on another disk; or it was published by another meanwhile.
         let on_other_disk = first.author.disk != author.disk && (first.block.is_none() || acknowledged);
-        let unknown = on_other_disk || author.overlaps(first.author, first.at);
-        if lost || unknown || self.unrecorded.contains(&task) || self.cancelled.contains(&task) {
+        let mut runs = self.runs.get(&task).into_iter().flatten();
+        let forgotten = runs.any(|run| Some(run.block) == first.block && run.is_forgotten_for_another(author.disk));
+        let unknown = on_other_disk || forgotten || author.overlaps(first.author, first.at);
+        let cancelled = self.cancelled.contains(&task) || self.called_off.contains(&(task, block));
+        if lost || unknown || cancelled || self.unrecorded.contains(&task) {
             self.excused += 1;
         } else {
             self.violate(format!(

@@ -123,6 +123,7 @@ impl World<'_> {
                         .violate(format!("task {task} was sent to block {block}, which drains"));
                 }
             }
+            ToWorker::Cancel { task, .. } => self.checkers.called_off(*task, block),
             ToWorker::Drain => {
                 self.agent.draining.insert(worker);
                 self.check_deletion(block);

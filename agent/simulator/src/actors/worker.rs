@@ -269,6 +269,9 @@ impl World<'_> {
             ToWorker::Forget { task, attempt } => {
                 if machine.held.get(&task).is_some_and(|held| held.attempt == attempt) {
                     machine.held.remove(&task);
+                    let agent = machine.agent;
+                    let disk = self.author(agent).disk;
+                    self.checkers.forgotten(task, block, attempt, disk);
                 }
             }
             ToWorker::ResultCredit { bytes } => {
