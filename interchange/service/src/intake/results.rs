@@ -21,8 +21,8 @@ use crate::store::Arrival;
 
 /// The most deliveries that may be waiting here, acknowledged by none.
 const WINDOW_MAX: u16 = BATCH_MAX;
-/// The window before anything is known of the results' sizes.
-const WINDOW_AT_START: u16 = 32;
+/// The window before anything is known of the results' sizes: they may all be as large as results can be.
+const WINDOW_AT_START: u16 = 8;
 /// The least window.
 const WINDOW_MIN: u16 = 4;
 /// The bytes that may be waiting here, if all deliveries have the mean size.
@@ -39,7 +39,7 @@ fn next_window(window: u16, mean_bytes: usize) -> Option<u16> {
 /// Handles results until the consumer ends.
 pub(super) async fn consume(app: &Arc<App>, live: &Arc<Live>, connection: &Connection) -> Result<(), BrokerError> {
     let mut window = WINDOW_AT_START;
-    let mut mean_bytes = 0;
+    let mut known_mean = None;
     loop {
         let channel = new_channel(connection).await?;
         let mut consumer = consumer(&channel, RESULTS, window).await?;
@@ -52,7 +52,9 @@ pub(super) async fn consume(app: &Arc<App>, live: &Arc<Live>, connection: &Conne
                 continue;
             };
             let bytes: usize = batch.iter().map(|delivery| delivery.data.len()).sum();
-            mean_bytes = usize::midpoint(mean_bytes, bytes / batch.len());
+            let mean = bytes / batch.len();
+            let mean_bytes = known_mean.map_or(mean, |known| usize::midpoint(known, mean));
+            known_mean = Some(mean_bytes);
             let timer = app.metrics.result_batch_seconds.start_timer();
             let arrivals: Vec<Arrival> = batch
                 .into_iter()
@@ -69,7 +71,11 @@ pub(super) async fn consume(app: &Arc<App>, live: &Arc<Live>, connection: &Conne
             }
         };
         let Some(next) = next else { return Ok(()) };
-        tracing::debug!(window = next, mean_bytes, "changed the prefetch window of results");
+        tracing::debug!(
+            window = next,
+            mean_bytes = known_mean,
+            "changed the prefetch window of results"
+        );
         window = next;
         // What was delivered and not handled goes back to its queue, and comes again by the next channel.
         at_most(channel.close(200, "changing the window".into())).await;
@@ -123,7 +129,8 @@ mod tests {
     fn the_window_follows_the_size_of_results() {
         assert_eq!(next_window(WINDOW_AT_START, 500), Some(WINDOW_MAX));
         assert_eq!(next_window(WINDOW_MAX, 500), None);
-        assert_eq!(next_window(WINDOW_AT_START, 10 << 20), Some(12));
+        assert_eq!(next_window(WINDOW_AT_START, 10 << 20), None, "near enough");
+        assert_eq!(next_window(WINDOW_MAX, 10 << 20), Some(12));
         assert_eq!(next_window(12, 9 << 20), None, "near enough");
         assert_eq!(next_window(12, 100 << 20), Some(WINDOW_MIN));
         assert_eq!(next_window(WINDOW_MIN, 100 << 20), None);
