@@ -11,7 +11,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, Stream as _, StreamExt as _};
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicRejectOptions};
 use lapin::{Channel, Connection, Consumer};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use waypost_engine::{DeliveryTag, PublishId};
 use waypost_protocol::{AmqpCredentials, QueueInfo};
 
@@ -31,7 +31,9 @@ const OWN_GONE: Duration = Duration::from_secs(1);
 
 /// The life of the consumer.
 enum Consuming {
-    /// A consumer is being started, or another agent's is waited out.
+    /// Another has the queue, and it is asked for again after this.
+    Waiting(Pin<Box<Sleep>>),
+    /// A consumer is being started.
     Starting(BoxFuture<'static, Result<(Channel, Consumer), BrokerError>>),
     /// Consuming.
     Running { channel: Arc<Channel>, consumer: Consumer },
@@ -119,7 +121,7 @@ impl Session {
             opened: Instant::now(),
         };
         if window > 0 {
-            session.start_consumer(Duration::ZERO);
+            session.start_consumer();
         }
         Ok(Box::new(session))
     }
@@ -139,7 +141,7 @@ impl Session {
     pub(super) const fn state(&self) -> BrokerState {
         match self.consuming {
             _ if self.standby => BrokerState::Standby,
-            Consuming::Starting(_) => BrokerState::Connecting,
+            Consuming::Waiting(_) | Consuming::Starting(_) => BrokerState::Connecting,
             Consuming::Running { .. } | Consuming::Changing { .. } | Consuming::Paused { .. } => BrokerState::Consuming,
         }
     }
@@ -147,7 +149,7 @@ impl Session {
     /// The epoch whose tags are valid.
     pub(super) const fn consuming(&self) -> Option<u64> {
         match self.consuming {
-            Consuming::Starting(_) | Consuming::Paused { channel: None } => None,
+            Consuming::Waiting(_) | Consuming::Starting(_) | Consuming::Paused { channel: None } => None,
             Consuming::Running { .. } | Consuming::Changing { .. } | Consuming::Paused { channel: Some(_) } => {
                 Some(self.epoch)
             }
@@ -241,18 +243,15 @@ impl Session {
             Consuming::Running { channel, .. }
             | Consuming::Changing { channel, .. }
             | Consuming::Paused { channel: Some(channel) } => Some(channel),
-            Consuming::Starting(_) | Consuming::Paused { channel: None } => None,
+            Consuming::Waiting(_) | Consuming::Starting(_) | Consuming::Paused { channel: None } => None,
         }
     }
 
-    fn start_consumer(&mut self, wait: Duration) {
+    fn start_consumer(&mut self) {
         let (connection, queue, window) = (Arc::clone(&self.connection), self.queue.clone(), self.window);
         let fence = Arc::clone(&self.fence);
         self.applied = window;
-        let starting = async move {
-            sleep(wait).await;
-            fence.consume_alone(&connection, &queue, window).await
-        };
+        let starting = async move { fence.consume_alone(&connection, &queue, window).await };
         self.consuming = Consuming::Starting(starting.boxed());
     }
 
@@ -293,6 +292,12 @@ impl Session {
         events: &mut VecDeque<Event>,
     ) -> Poll<Result<(), BrokerError>> {
         match &mut self.consuming {
+            // Who is told to consume no more meanwhile would take the queue from those who wait for it, too.
+            Consuming::Waiting(_) if self.window == 0 => self.consuming = Consuming::Paused { channel: None },
+            Consuming::Waiting(wait) => {
+                std::task::ready!(wait.as_mut().poll(context));
+                self.start_consumer();
+            }
             Consuming::Starting(starting) => match std::task::ready!(starting.poll_unpin(context)) {
                 Ok((channel, consumer)) => {
                     self.epoch += 1;
@@ -307,13 +312,7 @@ impl Session {
                     if !may_be_ours && !std::mem::replace(&mut self.standby, true) {
                         events.push_back(Event::Standby);
                     }
-                    if self.window == 0 {
-                        // Meanwhile nothing more is wanted.
-                        self.consuming = Consuming::Paused { channel: None };
-                    } else {
-                        let wait = self.standby_wait.next_wait();
-                        self.start_consumer(wait);
-                    }
+                    self.consuming = Consuming::Waiting(Box::pin(sleep(self.standby_wait.next_wait())));
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             },
@@ -358,7 +357,7 @@ impl Session {
                 }
                 match channel.take() {
                     Some(channel) => self.change_window(channel, None),
-                    None => self.start_consumer(Duration::ZERO),
+                    None => self.start_consumer(),
                 }
             }
         }
