@@ -18,7 +18,7 @@ pub(crate) struct Checkers {
     unrecorded: BTreeSet<TaskId>,
     /// Tasks that somebody cancelled: one may begin while the word of that is on its way.
     cancelled: BTreeSet<TaskId>,
-    /// Tasks that an agent, once it had a result, called off in another block: one may begin there while that is on its way.
+    /// Tasks that an agent called off in a block: one may begin there while the word of that is on its way.
     called_off: BTreeSet<(TaskId, BlockId)>,
     /// Tasks that two agents at once had run, neither of which could know of the other's run.
     run_by_two: BTreeSet<TaskId>,

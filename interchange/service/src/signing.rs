@@ -65,13 +65,8 @@ impl Signer {
             sealing: server_key.derive("id_token key"),
             key: OnceCell::new(),
         };
-        if let Some(key) = signer.find(store).await? {
-            return Ok(Self {
-                key: OnceCell::new_with(Some(key)),
-                ..signer
-            });
-        }
-        Ok(signer)
+        let key = OnceCell::new_with(signer.find(store).await?);
+        Ok(Self { key, ..signer })
     }
 
     async fn key(&self, store: &Store) -> Result<&RsaKeyPair, SigningError> {
