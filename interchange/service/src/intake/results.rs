@@ -25,13 +25,17 @@ const WINDOW_MAX: u16 = BATCH_MAX;
 const WINDOW_AT_START: u16 = 8;
 /// The least window.
 const WINDOW_MIN: u16 = 4;
+/// How much larger a window may be than the one before: what is known of few results says little of hundreds.
+const WINDOW_GROWTH: u16 = 4;
 /// The bytes that may be waiting here, if all deliveries have the mean size.
 const WINDOW_BYTES: usize = 128 << 20;
 
 /// The window for results of this mean size, unless it is near the one there is.
 fn next_window(window: u16, mean_bytes: usize) -> Option<u16> {
     let fitting = u16::try_from(WINDOW_BYTES / mean_bytes.max(1)).unwrap_or(u16::MAX);
-    let wanted = fitting.clamp(WINDOW_MIN, WINDOW_MAX);
+    let wanted = fitting
+        .min(window.saturating_mul(WINDOW_GROWTH))
+        .clamp(WINDOW_MIN, WINDOW_MAX);
     let is_near = wanted > window / 2 && wanted < window.saturating_mul(2) && wanted != WINDOW_MAX;
     (!is_near && wanted != window).then_some(wanted)
 }
@@ -127,7 +131,9 @@ mod tests {
 
     #[test]
     fn the_window_follows_the_size_of_results() {
-        assert_eq!(next_window(WINDOW_AT_START, 500), Some(WINDOW_MAX));
+        assert_eq!(next_window(WINDOW_AT_START, 500), Some(32));
+        assert_eq!(next_window(32, 500), Some(128));
+        assert_eq!(next_window(128, 500), Some(WINDOW_MAX));
         assert_eq!(next_window(WINDOW_MAX, 500), None);
         assert_eq!(next_window(WINDOW_AT_START, 10 << 20), None, "near enough");
         assert_eq!(next_window(WINDOW_MAX, 10 << 20), Some(12));
