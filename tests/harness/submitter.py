@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harness import checkout
 from harness.environments import PythonEnvironment
-from harness.functions import leave_mark_and_wait
+from harness.functions import double, leave_mark_and_wait
 from harness.keeper import Keeper, Process
 
 PATIENCE = 120
@@ -14,14 +14,16 @@ PATIENCE = 120
 PROGRAM = f"""
 import sys
 from globus_compute_sdk import Executor
-from harness.functions import {leave_mark_and_wait.__name__}
+from harness.functions import {double.__name__}, {leave_mark_and_wait.__name__}
 with Executor(endpoint_id=sys.argv[1]) as executor:
+    # Until a first result has come the SDK may yet be asking, with its login, where results are.
+    executor.submit({double.__name__}, 1).result({PATIENCE})
     print(executor.submit({leave_mark_and_wait.__name__}, *sys.argv[2:], {PATIENCE}).result({PATIENCE}))
 """
 
 
 class Submitter:
-    """Submits one task, which is at work once the file `running` is there, and ends when the file `gate` is; then prints
+    """Submits a task, which is at work once the file `running` is there, and ends when the file `gate` is; then prints
     its result."""
 
     def __init__(
