@@ -13,6 +13,7 @@ impl crate::Engine {
         self.ledger.start(channel);
         self.forget_deliveries();
         self.holds_queue = true;
+        self.begin_restart_grace();
         self.consumer_window_started();
         self.delete_postponed();
     }

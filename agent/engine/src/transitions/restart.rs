@@ -84,21 +84,47 @@ impl crate::Engine {
             self.scaler.reserve(id);
             if self.blocks.get(id).is_none() {
                 self.found_block(id, Phase::Silent { since: now });
-                self.timers
-                    .set(Timer::WorkerGrace(id), now + self.settings.reconnect_grace);
                 missing.insert(id);
             }
         }
-        if self.restart == Restart::Unlisted {
-            if !missing.is_empty() {
-                self.timers
-                    .set(Timer::RestartGrace, now + self.settings.reconnect_grace);
-            }
-            let none = missing.is_empty();
-            self.restart = Restart::Waiting(missing);
-            if none {
-                self.end_restart();
-            }
+        if self.restart != Restart::Unlisted {
+            self.begin_grace(missing);
+            return;
+        }
+        let none = missing.is_empty();
+        self.restart = Restart::Waiting(missing);
+        if none {
+            self.end_restart();
+        } else if self.holds_queue {
+            self.begin_restart_grace();
+        }
+    }
+
+    /// What was listed shall say hello within the grace from now on, for now the queue is held: until then another agent
+    /// may have held it, whose workers they were.
+    pub(crate) fn begin_restart_grace(&mut self) {
+        let Restart::Waiting(missing) = &self.restart else {
+            return;
+        };
+        if self.timers.is_set(Timer::RestartGrace) {
+            return;
+        }
+        let missing = missing.clone();
+        self.timers
+            .set(Timer::RestartGrace, self.now + self.settings.reconnect_grace);
+        self.begin_grace(missing);
+    }
+
+    fn begin_grace(&mut self, missing: BTreeSet<BlockId>) {
+        let since = self.now;
+        for id in missing {
+            self.blocks.change(id, since, |block| {
+                if matches!(block.phase, Phase::Silent { .. }) {
+                    block.phase = Phase::Silent { since };
+                }
+            });
+            self.timers
+                .set(Timer::WorkerGrace(id), since + self.settings.reconnect_grace);
         }
     }
 

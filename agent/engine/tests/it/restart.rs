@@ -1,7 +1,7 @@
 //! A new life: what the journal, the workers and the broker say of the one before.
 
 use bytes::Bytes;
-use waypost_engine::{AcceptedTask, BlockEndKind, Event, FunctionId, HeldState, JournalRecord, Settings, Time};
+use waypost_engine::{AcceptedTask, BlockEndKind, Event, FunctionId, HeldState, Input, JournalRecord, Settings, Time};
 
 use crate::recorder::{Recorder, old_block, settings, task};
 
@@ -140,6 +140,29 @@ fn blocks_that_do_not_answer_are_waited_for_no_longer_than_the_grace() {
         it.count(|event| matches!(event, Event::RestartSettled { missing: 1, tasks: 1 })),
         1
     );
+}
+
+#[test]
+fn the_grace_for_listed_blocks_begins_when_the_queue_is_held_for_until_then_they_may_be_anothers() {
+    let mut it = Recorder::new(settings(), vec![]);
+    it.give(Input::BlocksListed {
+        blocks: vec![old_block(0), old_block(1)],
+    });
+    // Nobody has answered, neither the broker nor the workers.
+    it.seconds(3600);
+    it.consume();
+    it.give(Input::PublisherStarted);
+    it.redeliver(1);
+    it.worker(1, old_block(1), 1);
+    it.seconds(30);
+    // The queue is lost and held again, and what had begun goes on.
+    it.lose_consumer();
+    it.consume();
+    it.redeliver(1);
+    it.seconds(29);
+    it.expect([]);
+    it.seconds(1);
+    it.expect(["run 1 on w1"]);
 }
 
 #[test]
