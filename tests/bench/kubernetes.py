@@ -215,8 +215,10 @@ def blocks(bench: Bench, count: int) -> tuple[dict[str, float], float, dict]:
     return seconds, memory, spec
 
 
-# PID 1 has no default handlers: without one its end would take the whole grace.
-SLEEP = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit()); signal.pause()\n"
+# PID 1 has no default handlers: without one its end would take the whole grace. So this comes first, for a pod may be told
+# to end as soon as it runs.
+END_WHEN_TOLD = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit())\n"
+SLEEP = "signal.pause()\n"
 
 
 def bare_pod(bench: Bench) -> dict:
@@ -225,7 +227,7 @@ def bare_pod(bench: Bench) -> dict:
         "name": "worker",
         "image": bench.image.name,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python3", "-c", SLEEP],
+        "command": ["python3", "-c", END_WHEN_TOLD + SLEEP],
         "resources": {"requests": REQUESTS, "limits": LIMITS},
     }
     return {
@@ -242,7 +244,7 @@ def alike(pod: dict) -> dict:
     loader = (checkout.ROOT / "worker-image" / "python" / "waypost_executor" / "package.py").read_text()
     imports = "import dill, inspect, platform\nfrom globus_compute_sdk.serialize import ComputeSerializer\n"
     (worker,) = [container for container in spec["containers"] if container["name"] == "worker"]
-    worker["command"] = ["python3", "-c", f"{loader}\ninstall()\n{imports}{SLEEP}"]
+    worker["command"] = ["python3", "-c", f"{END_WHEN_TOLD}{loader}\ninstall()\n{imports}{SLEEP}"]
     del worker["args"]
     return spec
 
