@@ -215,10 +215,11 @@ def blocks(bench: Bench, count: int) -> tuple[dict[str, float], float, dict]:
     return seconds, memory, spec
 
 
-# PID 1 has no default handlers: without one its end would take the whole grace. So this comes first, for a pod may be told
-# to end as soon as it runs.
+# PID 1 has no default handlers: without one its end would take the whole grace.
 END_WHEN_TOLD = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit())\n"
 SLEEP = "signal.pause()\n"
+SETTLING = 10
+"""Seconds in which the last ones that run come to their handler: ours are told to end when each has run a task."""
 
 
 def bare_pod(bench: Bench) -> dict:
@@ -268,6 +269,7 @@ def made_by_kubectl(bench: Bench, name: str, spec: dict, count: int) -> dict[str
     made = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
     bench.cluster.kubectl("create", "--filename", "-", input=made, timeout=300)
     watch.wait(lambda seen: seen.started() >= count, f"{count} pods to run")
+    time.sleep(SETTLING)
     bench.cluster.kubectl("delete", "pods,secrets", "--selector", f"{BARE}={name}", "--wait=false", timeout=300)
     watch.wait(lambda seen: seen.gone() >= count, f"the end of {count} pods")
     return {
