@@ -19,6 +19,7 @@ mod config;
 mod error;
 mod housekeeping;
 mod intake;
+mod listener;
 mod metrics;
 mod outbox;
 mod results;

@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::broker::Broker;
 use crate::cli::{LogFormat, ServeArguments};
 use crate::config::Settings;
+use crate::listener::PromptListener;
 use crate::metrics::Metrics;
 use crate::secrets::ServerKey;
 use crate::signing::Signer;
@@ -64,7 +65,7 @@ pub(crate) async fn run(arguments: ServeArguments) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let signalled = stop.clone();
     let handed_over = app.handed_over.clone();
-    let served = axum::serve(listener, api::router(app)).with_graceful_shutdown(async move {
+    let served = axum::serve(PromptListener(listener), api::router(app)).with_graceful_shutdown(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
