@@ -117,6 +117,7 @@ def test_a_thousand_tasks_outlive_a_kill_of_the_broker(endpoint, executor, broke
     batch = compute.create_batch()
     for number in range(1000):
         batch.add(function, args=(number,))
+    broker.wait_written_down()
     tasks = compute.batch_run(endpoint.id, batch)["tasks"][function]
     broker.kill()
     broker.start()

@@ -19,6 +19,7 @@
 //! | `clients`, `users`, `housekeeping` | client credentials; people; what is no longer needed goes away |
 //! | `error`, `auth`, `api` | the calls |
 //! | `check` | a client's way through a service that runs |
+//! | `listener` | the connections of clients |
 //! | `serve` | starts it all |
 
 use tokio::sync::Notify;

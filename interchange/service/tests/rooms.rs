@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the lowest to the highest.
-const ROOMS: [&str; 22] = [
+const ROOMS: [&str; 23] = [
     "clock",
     "metrics",
     "secrets",
@@ -27,6 +27,7 @@ const ROOMS: [&str; 22] = [
     "auth",
     "api",
     "check",
+    "listener",
     "serve",
 ];
 
