@@ -216,8 +216,7 @@ def blocks(bench: Bench, count: int) -> tuple[dict[str, float], float, dict]:
 
 
 # PID 1 has no default handlers: without one its end would take the whole grace.
-END_WHEN_TOLD = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit())\n"
-SLEEP = "signal.pause()\n"
+SLEEP = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit()); signal.pause()\n"
 SETTLING = 10
 """Seconds in which the last ones that run come to their handler: ours are told to end when each has run a task."""
 
@@ -228,7 +227,7 @@ def bare_pod(bench: Bench) -> dict:
         "name": "worker",
         "image": bench.image.name,
         "imagePullPolicy": "IfNotPresent",
-        "command": ["python3", "-c", END_WHEN_TOLD + SLEEP],
+        "command": ["python3", "-c", SLEEP],
         "resources": {"requests": REQUESTS, "limits": LIMITS},
     }
     return {
@@ -245,7 +244,7 @@ def alike(pod: dict) -> dict:
     loader = (checkout.ROOT / "worker-image" / "python" / "waypost_executor" / "package.py").read_text()
     imports = "import dill, inspect, platform\nfrom globus_compute_sdk.serialize import ComputeSerializer\n"
     (worker,) = [container for container in spec["containers"] if container["name"] == "worker"]
-    worker["command"] = ["python3", "-c", f"{END_WHEN_TOLD}{loader}\ninstall()\n{imports}{SLEEP}"]
+    worker["command"] = ["python3", "-c", f"{loader}\ninstall()\n{imports}{SLEEP}"]
     del worker["args"]
     return spec
 

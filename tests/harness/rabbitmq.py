@@ -244,9 +244,9 @@ log.file = false
             self.process.kill()
 
     def wait_written_down(self) -> None:
-        """Returns once a node that is killed would know all its quorum queues when it starts again. RabbitMQ writes the
-        names of new ones down half a second later (its library ra does, in `names.dets`), and a queue that is missing
-        there it begins anew: empty, and for ever without a leader."""
+        """Returns once a node that is killed would know all its quorum queues when it starts again. RabbitMQ 4.0
+        writes the names of new ones down a second later (measured; its library ra does, in `names.dets`), and a queue
+        that is missing there it begins anew: empty, and without a leader for as long as was watched."""
         quorum = [queue["name"].encode() for queue in self.api("GET", "/api/queues") if queue["type"] == "quorum"]
         if quorum:
             node = f"{self.name}@localhost"
