@@ -39,8 +39,9 @@ run() {
     return $status
 }
 exec 3<&0
-run install -y --no-install-recommends "$@" || { run update && run install -y --no-install-recommends "$@"; } || exit 1
-# What was not there before must not start at the next boot either.
+run install -y --no-install-recommends "$@" || { run update && run install -y --no-install-recommends "$@"; }
+installed=$?
+# What was not there before must not start at the next boot either. Nor may it if apt was stopped: dpkg may be done with it.
 for service in $NEW_SERVICES; do
     if [ -d /run/systemd/system ]; then
         systemctl disable -q "$service.service" 2> /dev/null
@@ -49,7 +50,7 @@ for service in $NEW_SERVICES; do
         update-rc.d "$service" disable > /dev/null 2>&1
     fi
 done
-exit 0
+exit $installed
 """
 
 _SERVICES = {"rabbitmq-server": ("rabbitmq-server", "epmd"), "prometheus": ("prometheus",)}
