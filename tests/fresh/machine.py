@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +95,35 @@ def furnish(root: Path, target: Path | None) -> None:
 
 
 # ---- Inside the root: this process is the first of its processes, and sees all others.
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of the demo, and when it is under way: its words are on the screen, and a process of that name runs."""
+
+    shown: str
+    process: str = ""
+    # What makes the demo take the step again.
+    undo: str = ""
+
+    def under_way(self, log: Path) -> bool:
+        return self.shown in log.read_text() and any(self.process in command for command in processes().values())
+
+
+STEPS = [
+    Step(
+        "Installing rabbitmq-server",
+        process="dpkg --status-fd",
+        # Where dpkg was stopped in the midst of it, the demo has to go on from there.
+        undo="! dpkg-query -W -f '${Status}' rabbitmq-server | grep -q 'ok installed'"
+        " || apt-get purge -qq --autoremove rabbitmq-server",
+    ),
+    Step("Installing the SDK", process=" pip ", undo="rm -rf .demo/venv"),
+    Step("Building", process="cargo"),
+    Step("Starting RabbitMQ", process="beam"),
+    Step("Starting an endpoint", process="endpoint"),
+    Step("Computing", process="examples"),
+]
 
 
 def environment() -> dict[str, str]:
@@ -200,25 +230,22 @@ def inside(beside: bool, port: str) -> int:
         start_system_broker()
     before, files = processes(), system_files()
     log = Path("/tmp/demo.log")
-    # Each step's words on the screen, and what is in work a little later. apt and pip come only once in a root.
-    steps = ["with apt", "Installing the SDK", "Building", "Starting RabbitMQ", "Starting an endpoint", "Computing"]
-    for step in steps[2:] if shutil.which("rabbitmqctl") else steps:
+    for step in STEPS[2:] if beside else STEPS:
         for number in (signal.SIGINT, signal.SIGKILL):
+            if step.undo:
+                subprocess.run(["sh", "-ec", step.undo], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
             with log.open("w") as output:
                 run = demo(output, port)
-                shown = "Installing rabbitmq-server" if step == "with apt" else step
-                while shown not in log.read_text() and run.poll() is None:
-                    time.sleep(0.05)
-                time.sleep(3 if step in ("with apt", "Installing the SDK") else 0.3)
-                if run.poll() is None:
-                    run.send_signal(number)
+                while not step.under_way(log) and run.poll() is None:
+                    time.sleep(0.02)
+                time.sleep(0.1)
+                reached = run.poll() is None
+                run.send_signal(number)
                 status = run.wait()
-            told = shown in log.read_text()
-            check(
-                f"{signal.Signals(number).name} while {shown}: status {status}, nothing is left", nothing_left(before)
-            )
-            check("    the step was reached", told)
-            if not told:
+            name = signal.Signals(number).name
+            check(f"{name} while {step.shown}: status {status}, nothing is left", nothing_left(before))
+            check("    the step was reached", reached)
+            if not reached:
                 print(log.read_text()[-2000:])
     for what in ("to its end", "after git clean -xdf", "again"):
         if "clean" in what:
