@@ -243,18 +243,6 @@ log.file = false
         if self.process is not None and self.process.running:
             self.process.kill()
 
-    def wait_written_down(self) -> None:
-        """Returns once a node that is killed would know all its quorum queues when it starts again. RabbitMQ 4.0
-        writes the names of new ones down a second later (measured; its library ra does, in `names.dets`), and a queue
-        that is missing there it begins anew: empty, and without a leader for as long as was watched."""
-        quorum = [queue["name"].encode() for queue in self.api("GET", "/api/queues") if queue["type"] == "quorum"]
-        if quorum:
-            node = f"{self.name}@localhost"
-            file = self._outside / "mnesia" / node / "quorum" / node / "names.dets"
-            self.process.wait_until(
-                lambda: all(name in file.read_bytes() for name in quorum), "done with writing down its queues"
-            )
-
     def forget(self) -> None:
         """Removes all that a node which is down has kept: users, queues, messages."""
         shutil.rmtree(self._outside / "mnesia")

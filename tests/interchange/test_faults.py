@@ -162,14 +162,18 @@ def test_a_restart_of_the_broker_loses_no_task_and_no_result(keeper, ill_used):
 
 
 def test_a_broker_that_lost_everything_is_made_ready_again(keeper, ill_used):
-    """Its disk is gone: users, queues and bindings are made again from the store."""
+    """Its disk is gone: users, queues and bindings are made again from the store, and tasks that waited in it."""
     broker = ill_used
     interchange = Interchange(keeper, checkout.binary("interchange"), broker, name="with-emptied").start()
     try:
         api = Api(interchange, interchange.create_client("emptied"))
         registration, function = api.endpoint(), api.function()
-        connection, _ = api.result_queue("x")
-        connection.close()
+        waited = api.submit(registration["endpoint_id"], function, 3)["tasks"][function]
+        speaker = Speaker(registration)
+        speaker.tasks(3)
+        speaker.publish("result", result_body(waited[0]))
+        eventually(lambda: api.done("GET", f"/v2/tasks/{waited[0]}")["status"] == "success", "the result", 30)
+        speaker.close()
         broker.kill()
         broker.forget()
         eventually(lambda: readiness(interchange) == (503, {"broker": False, "database": True}), "not ready", 60)
@@ -178,7 +182,8 @@ def test_a_broker_that_lost_everything_is_made_ready_again(keeper, ill_used):
         eventually(lambda: metric(interchange, "broker_connected") == 1, "connected", 30)
         submitted = api.submit(registration["endpoint_id"], function)
         speaker = Speaker(registration)
-        speaker.tasks(1)
+        got = [properties.headers["task_uuid"] for properties, _ in speaker.tasks(3)]
+        assert sorted(got) == sorted([*waited[1:], *submitted["tasks"][function]])
         speaker.publish("result", result_body(submitted["tasks"][function][0]))
         connection, queue = api.result_queue(submitted["task_group_id"])
         (method, _, _) = next(connection.channel().consume(queue, inactivity_timeout=20))
@@ -187,6 +192,21 @@ def test_a_broker_that_lost_everything_is_made_ready_again(keeper, ill_used):
         speaker.close()
     finally:
         interchange.stop()
+
+
+def test_tasks_of_a_queue_that_somebody_removed_are_published_again(make_interchange):
+    interchange = make_interchange()
+    api = Api(interchange, interchange.create_client("removed"))
+    registration, function = api.endpoint(), api.function()
+    tasks = api.submit(registration["endpoint_id"], function, 3)["tasks"][function]
+    queue = registration["task_queue_info"]["queue"]
+    interchange.broker.api("DELETE", f"/api/queues/{interchange.virtual_host}/{queue}")
+    tasks += api.submit(registration["endpoint_id"], function)["tasks"][function]
+    speaker = Speaker(registration)
+    got = [properties.headers["task_uuid"] for properties, _ in speaker.tasks(4)]
+    assert sorted(got) == sorted(tasks)
+    speaker.close()
+    eventually(lambda: metric(interchange, "outbox_tasks") == 0, "the outbox is empty", 30)
 
 
 def test_two_replicas_are_one_service(make_interchange, database, virtual_host, tmp_path):

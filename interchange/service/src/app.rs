@@ -15,6 +15,7 @@
 //! | `results` | stores results and puts them on their clients' queues |
 //! | `user_endpoints` | user endpoints and the commands that start them |
 //! | `outbox` | tasks on their way to the broker |
+//! | `lost_queues` | queues that the broker has lost are made again |
 //! | `intake` | what comes in over AMQP, and the connection that it comes by |
 //! | `clients`, `users`, `housekeeping` | client credentials; people; what is no longer needed goes away |
 //! | `error`, `auth`, `api` | the calls |
@@ -43,7 +44,7 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
     /// Told when outbox entries of this replica are left over for the sweep.
     pub(crate) left_over: Notify,
-    /// Submits that are answered and whose outbox entries are still to be dropped; a stop in order waits for them.
+    /// Submits that are answered and whose tasks are still to be noted as sent; a stop in order waits for them.
     pub(crate) handed_over: TaskTracker,
 }
 

@@ -12,7 +12,7 @@ use crate::app::{App, WorkError};
 use crate::broker::{BrokerError, BrokerUser, Live, endpoint_queue, result_queue};
 use crate::metrics::Cleaned;
 use crate::results::forward_all;
-use crate::{clock, revocation, user_endpoints};
+use crate::{clock, lost_queues, revocation, user_endpoints};
 
 /// Results of the service's own making that were stored and, after so long, not forwarded, are forwarded here.
 const FORWARD_AFTER_MS: i64 = 30_000;
@@ -45,6 +45,7 @@ async fn round(app: &App) {
     log("unused user endpoints", retire_user_endpoints(app).await);
     log("deleted endpoints", remove_deleted_endpoints(app).await);
     log("revoked clients", remove_revoked(app).await);
+    log("lost queues", lost_queues::replace_dead(app).await);
     log("result queues", remove_idle_queues(app).await);
     log("results", forward_results(app).await);
     log("silent user endpoints", nudge(app).await);
@@ -127,13 +128,14 @@ async fn remove_idle_queues(app: &App) -> Result<(), WorkError> {
     if groups.is_empty() {
         return Ok(());
     }
-    let queues: HashMap<String, u64> = app
+    let queues: HashMap<String, bool> = app
         .broker
         .management()
-        .queue_use()
+        .queues()
         .await
         .map_err(BrokerError::from)?
         .into_iter()
+        .map(|queue| (queue.name, queue.is_idle))
         .collect();
     let mut gone = Vec::new();
     let mut used = Vec::new();
@@ -143,10 +145,10 @@ async fn remove_idle_queues(app: &App) -> Result<(), WorkError> {
         let name = result_queue(group.owner, group.id);
         match (queues.get(&name), group.queue_idle_since) {
             (None, _) => gone.push(group.id),
-            (Some(0), None) => idle.push(group.id),
-            (Some(0), Some(since)) if since < before => over.push((group.id, name)),
-            (Some(0), Some(_)) | (Some(_), None) => {}
-            (Some(_), Some(_)) => used.push(group.id),
+            (Some(true), None) => idle.push(group.id),
+            (Some(true), Some(since)) if since < before => over.push((group.id, name)),
+            (Some(true), Some(_)) | (Some(false), None) => {}
+            (Some(false), Some(_)) => used.push(group.id),
         }
     }
     app.store.forget_queues(&gone, before).await?;

@@ -20,6 +20,7 @@ mod error;
 mod housekeeping;
 mod intake;
 mod listener;
+mod lost_queues;
 mod metrics;
 mod outbox;
 mod results;

@@ -1,7 +1,7 @@
 //! Tasks on their way to the broker.
 //!
-//! A submit writes its tasks and their outbox entries together, publishes, and drops the entries that the broker has
-//! confirmed. What is left over, because this or another replica died or the broker went away, is published by the
+//! A submit writes its tasks and their outbox entries together, publishes, and drops the claims on entries that the broker
+//! has confirmed; the entries stay until their tasks have results, for the broker may lose them. What is left over, because this or another replica died or the broker went away, is published by the
 //! sweep here: when the service starts, when the broker is back, and now and then for the sake of dead replicas.
 //!
 //! An entry that was published and not confirmed is in doubt. As long as its channel is open the broker may still confirm
@@ -34,12 +34,12 @@ const RENEWAL: Duration = Duration::from_secs(3);
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(10);
 /// How often entries of dead replicas are looked for.
 const SWEEP_PERIOD: Duration = Duration::from_secs(5);
-/// The pause before the store is asked again to drop entries that the broker has confirmed.
+/// The pause before the store is asked again to note what the broker has confirmed.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 /// The bytes of tasks that are made into messages at once.
 const PART_BYTES: usize = 32 << 20;
-/// Entries that are taken over at once.
-const SWEEP_LIMIT: i64 = 200;
+/// Entries that are taken over at once: each may have a payload of 10 MiB.
+const SWEEP_LIMIT: i64 = 32;
 
 /// Until when an entry that is claimed now is claimed.
 pub(crate) fn claimed_until() -> Milliseconds {
@@ -77,7 +77,7 @@ pub(crate) fn task_message(entry: &OutboxEntry) -> Outgoing {
 
 /// Publishes tasks whose entries this replica has just written, and before them the command that starts their user
 /// endpoint. Returns when the broker has confirmed them, or after [`CONFIRM_PATIENCE`]. What follows goes on without the
-/// caller: that the entries are dropped, and all of it if the caller goes away, like a client that hangs up.
+/// caller: that they are noted as sent, and all of it if the caller goes away, like a client that hangs up.
 pub(crate) async fn hand_over(
     app: &Arc<App>,
     live: &Arc<Live>,
@@ -104,8 +104,8 @@ pub(crate) async fn hand_over(
     }
 }
 
-/// Publishes tasks and drops the outbox entries of those that the broker has confirmed. Until it returns, the entries
-/// are claimed. `answered` is dropped when the broker has answered for all of them.
+/// Publishes tasks and notes which of them the broker has confirmed. Until it returns, the entries are claimed.
+/// `answered` is dropped when the broker has answered for all of them.
 ///
 /// # Errors
 /// [`WorkError`]: the store or the broker failed; the sweep will publish what is left.
@@ -201,12 +201,26 @@ async fn note(app: &App, live: &Live, entries: &[OutboxEntry], outcomes: Vec<Pub
     Ok(())
 }
 
+/// Sees to it that an endpoint's tasks without a result are published, for what the broker had of them is lost.
+///
+/// # Errors
+/// [`WorkError`]: the store failed.
+pub(crate) async fn publish_again(app: &App, endpoint: Uuid) -> Result<(), WorkError> {
+    let tasks = app.store.publish_again(endpoint).await?;
+    if tasks > 0 {
+        tracing::warn!(endpoint_id = %endpoint, tasks, "the broker has lost tasks; they are published again");
+        app.left_over.notify_one();
+    }
+    Ok(())
+}
+
 /// A task found no queue: the endpoint was deleted meanwhile, or somebody removed its queue from the broker.
 async fn restore_queue(app: &App, live: &Live, id: Uuid) -> Result<(), WorkError> {
     match app.store.endpoint(id).await? {
         Some(endpoint) => {
             tracing::warn!(endpoint_id = %id, "the endpoint's queue was gone; it is made again");
-            Ok(live.declare_endpoint_queue(&endpoint).await?)
+            live.declare_endpoint_queue(&endpoint).await?;
+            publish_again(app, id).await
         }
         None => match app.store.revive_user_endpoint(id).await? {
             Some(endpoint) => user_endpoints::provision(app, live, &endpoint).await,

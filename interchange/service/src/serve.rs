@@ -24,7 +24,7 @@ use crate::signing::Signer;
 use crate::store::Store;
 use crate::{api, housekeeping, intake, outbox};
 
-/// For so long a stop waits until the outbox entries of the last submits are dropped.
+/// For so long a stop waits until the tasks of the last submits are noted as sent.
 const LAST_SUBMITS: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or Ctrl-C.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the lowest to the highest.
-const ROOMS: [&str; 23] = [
+const ROOMS: [&str; 24] = [
     "clock",
     "metrics",
     "secrets",
@@ -19,6 +19,7 @@ const ROOMS: [&str; 23] = [
     "revocation",
     "user_endpoints",
     "outbox",
+    "lost_queues",
     "intake",
     "clients",
     "users",

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
-use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+use lapin::options::{BasicGetOptions, BasicNackOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
@@ -167,6 +167,33 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// Whether a queue that is there can't be used. Of a quorum queue without a leader the broker says so itself, after a
+    /// minute (seen: 65 s), and closes the connection; others answer at once.
+    ///
+    /// # Errors
+    /// [`BrokerError`]: nothing was found out.
+    pub(crate) async fn is_dead(&self, queue: &str) -> Result<bool, BrokerError> {
+        let connection = self.open("waypost interchange, trying a queue").await?;
+        let channel = new_channel(&connection).await?;
+        let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await;
+        if let Ok(Some(message)) = &got {
+            let back = BasicNackOptions {
+                requeue: true,
+                ..BasicNackOptions::default()
+            };
+            // If this fails the message goes back when the connection closes.
+            let _ = message.delivery.acker.nack(back).await;
+        }
+        at_most(connection.close(200, "done".into())).await;
+        match got {
+            Ok(_) => Ok(false),
+            Err(error) if is_internal_error(&error) => Ok(true),
+            Err(source) => Err(at("trying a queue")(source)),
+        }
+    }
+}
+
 /// A new channel on a connection.
 pub(crate) async fn new_channel(connection: &Connection) -> Result<Channel, BrokerError> {
     connection.create_channel().await.map_err(at("opening a channel"))
@@ -254,6 +281,24 @@ impl Live {
         }
     }
 
+    /// How many messages wait in a queue, and how many consumers it has.
+    ///
+    /// # Errors
+    /// [`BrokerError::Amqp`]: it is not there, among others.
+    pub(crate) async fn queue_figures(&self, name: &str) -> Result<(u32, u32), BrokerError> {
+        let channel = new_channel(&self.publishing).await?;
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let queue = channel
+            .queue_declare(name.into(), passive, FieldTable::default())
+            .await
+            .map_err(at("looking at a queue"))?;
+        at_most(channel.close(200, "done".into())).await;
+        Ok((queue.message_count(), queue.consumer_count()))
+    }
+
     /// Removes a queue with all that is in it, if it is there.
     ///
     /// # Errors
@@ -313,6 +358,13 @@ fn is_precondition_failed(error: &lapin::Error) -> bool {
         return false;
     };
     matches!(amqp.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED))
+}
+
+fn is_internal_error(error: &lapin::Error) -> bool {
+    let ErrorKind::ProtocolError(amqp) = error.kind() else {
+        return false;
+    };
+    matches!(amqp.kind(), AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR))
 }
 
 /// Waits for a connection or channel to close, but not for long: one that is broken may never say that it is closed.

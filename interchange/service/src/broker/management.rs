@@ -45,6 +45,15 @@ pub(crate) struct Management {
     vhost: String,
 }
 
+/// A queue as the management lists it.
+#[derive(Debug)]
+pub(crate) struct ListedQueue {
+    pub(crate) name: String,
+    pub(crate) is_quorum: bool,
+    /// Whether it had neither messages nor consumers, some seconds ago.
+    pub(crate) is_idle: bool,
+}
+
 impl Management {
     /// A client for the API at `url` (`http://user:password@host:port`), for one virtual host.
     ///
@@ -128,12 +137,11 @@ impl Management {
             .collect())
     }
 
-    /// All queues of the virtual host; with each, how many messages it holds and consumers it has, together. The
-    /// figures may be some seconds old.
+    /// All queues of the virtual host.
     ///
     /// # Errors
     /// [`ManagementError`].
-    pub(crate) async fn queue_use(&self) -> Result<Vec<(String, u64)>, ManagementError> {
+    pub(crate) async fn queues(&self) -> Result<Vec<ListedQueue>, ManagementError> {
         let list = self.call(Method::GET, &["queues", &self.vhost], None).await?;
         let figure = |queue: &Value, name| queue.get(name).and_then(Value::as_u64).unwrap_or(0);
         Ok(list
@@ -141,8 +149,11 @@ impl Management {
             .into_iter()
             .flatten()
             .filter_map(|queue| {
-                let name = queue.get("name").and_then(Value::as_str)?;
-                Some((name.to_owned(), figure(queue, "messages") + figure(queue, "consumers")))
+                Some(ListedQueue {
+                    name: queue.get("name").and_then(Value::as_str)?.to_owned(),
+                    is_quorum: queue.get("type").and_then(Value::as_str) == Some("quorum"),
+                    is_idle: figure(queue, "messages") + figure(queue, "consumers") == 0,
+                })
             })
             .collect())
     }

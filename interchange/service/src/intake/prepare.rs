@@ -4,6 +4,7 @@ use lapin::types::FieldTable;
 
 use crate::app::{App, WorkError};
 use crate::broker::{BrokerError, BrokerUser, HEARTBEATS, Live, RESULTS, at, at_most, classic};
+use crate::lost_queues;
 
 /// Makes what has to be there before anything is sent: exchanges, the service's queues, and the queue and user of every
 /// endpoint and client, which a new broker has not.
@@ -40,8 +41,9 @@ pub(super) async fn prepare(app: &App, live: &Live) -> Result<(), WorkError> {
     at_most(channel.close(200, "done".into())).await;
 
     let present = app.broker.management().users().await.map_err(BrokerError::from)?;
-    for endpoint in app.store.all_endpoints().await? {
-        live.declare_endpoint_queue(&endpoint).await?;
+    let endpoints = app.store.all_endpoints().await?;
+    lost_queues::make_all(app, live, &endpoints).await?;
+    for endpoint in endpoints {
         let user = BrokerUser::Endpoint(endpoint.id, endpoint.registration.kind);
         if endpoint.has_broker_user() && !present.contains(&user.name()) {
             app.broker.put_user(&user, endpoint.rotation).await?;

@@ -186,7 +186,6 @@ impl Writer {
             if is_shared && !sent.is_empty() {
                 fetch_by_ids!(&mut *tx, sent, "SELECT id FROM tasks WHERE id IN", " ORDER BY id FOR UPDATE");
             }
-            execute_by_ids!(tx, sent, "DELETE FROM outbox WHERE task_id IN");
             execute_by_ids!(tx, sent, "DELETE FROM outbox_claims WHERE task_id IN");
             execute_by_ids!(
                 tx, sent,

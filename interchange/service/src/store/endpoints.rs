@@ -286,6 +286,24 @@ impl Store {
         })
     }
 
+    /// The endpoints with tasks, their own or their user endpoints', that the broker has had since before `before` and that
+    /// have no result.
+    pub(crate) async fn endpoints_with_tasks_sent(&self, before: Milliseconds) -> Result<Vec<Endpoint>, StoreError> {
+        reading!(self, pool => {
+            let rows = sqlx::query(
+                "SELECT * FROM endpoints WHERE deleted_at IS NULL AND (
+                    EXISTS (SELECT 1 FROM tasks WHERE tasks.endpoint_id = endpoints.id
+                        AND tasks.finished_at IS NULL AND tasks.sent_at < $1)
+                    OR EXISTS (SELECT 1 FROM endpoints AS child JOIN tasks ON tasks.endpoint_id = child.id
+                        WHERE child.parent = endpoints.id AND tasks.finished_at IS NULL AND tasks.sent_at < $1))",
+            )
+            .bind(before)
+            .fetch_all(pool)
+            .await?;
+            rows.into_iter().map(|row| Ok(endpoint_of!(row))).collect()
+        })
+    }
+
     /// Marks an endpoint and its user endpoints deleted.
     pub(crate) async fn delete_endpoint(&self, id: Uuid, now: Milliseconds) -> Result<(), StoreError> {
         transaction!(self, tx => {

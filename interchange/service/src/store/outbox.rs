@@ -1,10 +1,13 @@
+//! Two tables: `outbox` keeps what a task's message is made of until the task has a result, for a broker may lose its
+//! messages; `outbox_claims` names those that the broker has not confirmed, and so are to be published.
+
 use std::sync::Arc;
 
 use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::commit::Change;
-use super::ids::{fetch_by_ids, update_by_ids};
+use super::ids::{execute_by_ids, fetch_by_ids, update_by_ids};
 use super::{Store, StoreError, reading, transaction};
 use crate::clock::Milliseconds;
 
@@ -23,7 +26,8 @@ pub(crate) struct OutboxEntry {
 }
 
 impl Store {
-    /// Takes over up to `limit` entries that nobody has claimed beyond `now`, and claims them until `until`.
+    /// Takes over up to `limit` entries that nobody has claimed beyond `now`, and claims them until `until`. Claims on
+    /// tasks that have a result by now are dropped.
     pub(crate) async fn claim_outbox(
         &self,
         now: Milliseconds,
@@ -43,7 +47,7 @@ impl Store {
         );
         let select = "SELECT outbox.*, functions.code FROM outbox JOIN functions ON functions.id = outbox.function_id
              WHERE task_id IN";
-        transaction!(self, tx => {
+        Ok(transaction!(self, tx => {
             let claimed: Vec<Uuid> = sqlx::query_scalar(sqlx::AssertSqlSafe(claim))
                 .bind(until)
                 .bind(now)
@@ -69,8 +73,28 @@ impl Store {
                     },
                 });
             }
-            Ok(entries)
-        })
+            let mut over = claimed;
+            over.retain(|id| entries.iter().all(|entry| entry.task_id != *id));
+            execute_by_ids!(tx, over, "DELETE FROM outbox_claims WHERE task_id IN");
+            entries
+        }))
+    }
+
+    /// Puts the tasks of an endpoint that the broker has confirmed, and that have no result, among those that are to be
+    /// published; how many.
+    pub(crate) async fn publish_again(&self, endpoint: Uuid) -> Result<u64, StoreError> {
+        Ok(transaction!(self, tx => {
+            sqlx::query(
+                "INSERT INTO outbox_claims (task_id, claimed_until)
+                 SELECT tasks.id, 0 FROM tasks JOIN outbox ON outbox.task_id = tasks.id
+                 WHERE tasks.endpoint_id = $1 AND tasks.finished_at IS NULL AND tasks.sent_at IS NOT NULL
+                 ON CONFLICT (task_id) DO NOTHING",
+            )
+            .bind(endpoint)
+            .execute(&mut *tx)
+            .await?
+            .rows_affected()
+        }))
     }
 
     /// Claims entries until `until`, or ends their claims (0). Those that are not there any more are passed over.
@@ -88,7 +112,7 @@ impl Store {
         Ok(())
     }
 
-    /// Drops the outbox entries of tasks that the broker has confirmed.
+    /// Notes that the broker has confirmed these tasks.
     pub(crate) async fn settle_outbox(&self, sent: Vec<Uuid>, now: Milliseconds) -> Result<(), StoreError> {
         if sent.is_empty() {
             return Ok(());
@@ -96,8 +120,8 @@ impl Store {
         self.commit(Change::Settle { sent, now }).await
     }
 
-    /// How many entries there are.
+    /// How many tasks the broker has not confirmed.
     pub(crate) async fn outbox_length(&self) -> Result<i64, StoreError> {
-        reading!(self, pool => Ok(sqlx::query_scalar("SELECT COUNT(*) FROM outbox").fetch_one(pool).await?))
+        reading!(self, pool => Ok(sqlx::query_scalar("SELECT COUNT(*) FROM outbox_claims").fetch_one(pool).await?))
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sqlx::{QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::ids::{fetch_by_ids, update_by_ids};
+use super::ids::{execute_by_ids, fetch_by_ids, update_by_ids};
 use super::task_state::TaskState;
 use super::{ROWS_PER_STATEMENT, Store, StoreError, reading, transaction};
 use crate::clock::Milliseconds;
@@ -132,6 +132,8 @@ impl Store {
                     row.push_bind(arrival.task_id).push_bind(&arrival.body[..]);
                 });
                 query.build().execute(&mut *tx).await?;
+                let ids: Vec<Uuid> = first.iter().map(|arrival| arrival.task_id).collect();
+                execute_by_ids!(tx, ids, "DELETE FROM outbox WHERE task_id IN");
             }
             settlements
         }))
