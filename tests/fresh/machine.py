@@ -209,7 +209,12 @@ def start_system_broker() -> None:
     policy = Path("/usr/sbin/policy-rc.d")
     assert not policy.exists()
     subprocess.Popen(["/usr/sbin/rabbitmq-server"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    subprocess.run(["rabbitmqctl", "await_startup", "--timeout", "120"], check=True, stdout=subprocess.DEVNULL)
+    # RabbitMQ 3.10 does not wait for a node that epmd does not know yet.
+    end = time.monotonic() + 120
+    wait = ["rabbitmqctl", "await_startup", "--timeout", "60"]
+    while subprocess.run(wait, capture_output=True).returncode and time.monotonic() < end:
+        time.sleep(0.5)
+    subprocess.run(wait, check=True, stdout=subprocess.DEVNULL)
     while any("rabbitmqctl" in command for command in processes().values()):
         time.sleep(0.1)
 
