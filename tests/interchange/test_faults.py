@@ -194,16 +194,21 @@ def test_a_broker_that_lost_everything_is_made_ready_again(keeper, ill_used):
         interchange.stop()
 
 
-def test_tasks_of_a_queue_that_somebody_removed_are_published_again(make_interchange):
+@pytest.mark.parametrize("later", [0, 1])
+def test_tasks_of_a_queue_that_somebody_removed_are_published_again(make_interchange, later):
+    """When another task finds no queue, or is not submitted and they are missed after a while."""
     interchange = make_interchange()
+    broker, host = interchange.broker, interchange.virtual_host
     api = Api(interchange, interchange.create_client("removed"))
     registration, function = api.endpoint(), api.function()
     tasks = api.submit(registration["endpoint_id"], function, 3)["tasks"][function]
     queue = registration["task_queue_info"]["queue"]
-    interchange.broker.api("DELETE", f"/api/queues/{interchange.virtual_host}/{queue}")
-    tasks += api.submit(registration["endpoint_id"], function)["tasks"][function]
+    broker.api("DELETE", f"/api/queues/{host}/{queue}")
+    if later:
+        tasks += api.submit(registration["endpoint_id"], function, later)["tasks"][function]
+    eventually(lambda: queue in broker.queues(host), "the queue is there", 60)
     speaker = Speaker(registration)
-    got = [properties.headers["task_uuid"] for properties, _ in speaker.tasks(4)]
+    got = [properties.headers["task_uuid"] for properties, _ in speaker.tasks(len(tasks))]
     assert sorted(got) == sorted(tasks)
     speaker.close()
     eventually(lambda: metric(interchange, "outbox_tasks") == 0, "the outbox is empty", 30)

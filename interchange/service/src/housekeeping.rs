@@ -45,7 +45,7 @@ async fn round(app: &App) {
     log("unused user endpoints", retire_user_endpoints(app).await);
     log("deleted endpoints", remove_deleted_endpoints(app).await);
     log("revoked clients", remove_revoked(app).await);
-    log("lost queues", lost_queues::replace_dead(app).await);
+    log("lost queues", lost_queues::replace(app).await);
     log("result queues", remove_idle_queues(app).await);
     log("results", forward_results(app).await);
     log("silent user endpoints", nudge(app).await);
@@ -128,14 +128,13 @@ async fn remove_idle_queues(app: &App) -> Result<(), WorkError> {
     if groups.is_empty() {
         return Ok(());
     }
-    let queues: HashMap<String, bool> = app
+    let queues: HashMap<String, u64> = app
         .broker
         .management()
-        .queues()
+        .queue_use()
         .await
         .map_err(BrokerError::from)?
         .into_iter()
-        .map(|queue| (queue.name, queue.is_idle))
         .collect();
     let mut gone = Vec::new();
     let mut used = Vec::new();
@@ -145,10 +144,10 @@ async fn remove_idle_queues(app: &App) -> Result<(), WorkError> {
         let name = result_queue(group.owner, group.id);
         match (queues.get(&name), group.queue_idle_since) {
             (None, _) => gone.push(group.id),
-            (Some(true), None) => idle.push(group.id),
-            (Some(true), Some(since)) if since < before => over.push((group.id, name)),
-            (Some(true), Some(_)) | (Some(false), None) => {}
-            (Some(false), Some(_)) => used.push(group.id),
+            (Some(0), None) => idle.push(group.id),
+            (Some(0), Some(since)) if since < before => over.push((group.id, name)),
+            (Some(0), Some(_)) | (Some(_), None) => {}
+            (Some(_), Some(_)) => used.push(group.id),
         }
     }
     app.store.forget_queues(&gone, before).await?;

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use crate::app::{App, WorkError};
-use crate::broker::{BrokerError, ListedQueue, Live, endpoint_queue};
+use crate::broker::{BrokerError, Live, endpoint_queue};
 use crate::store::Endpoint;
 use crate::{clock, outbox};
 
@@ -20,9 +20,10 @@ const MISSED_AFTER_MS: i64 = 15_000;
 /// # Errors
 /// [`WorkError`]: the store or the broker failed.
 pub(crate) async fn make_all(app: &App, live: &Live, endpoints: &[Endpoint]) -> Result<(), WorkError> {
-    let present: HashSet<String> = list(app).await?.into_iter().map(|queue| queue.name).collect();
+    let queues = app.broker.management().queue_use().await.map_err(BrokerError::from)?;
+    let present: HashSet<String> = queues.into_iter().map(|(name, _)| name).collect();
     for endpoint in endpoints {
-        // Those that are there, too: the broker is asked to keep to what was declared.
+        // Of those that are there this says whether they have other options.
         live.declare_endpoint_queue(endpoint).await?;
         if !present.contains(&endpoint_queue(endpoint.id, endpoint.registration.kind)) {
             outbox::publish_again(app, endpoint.id).await?;
@@ -31,38 +32,22 @@ pub(crate) async fn make_all(app: &App, live: &Live, endpoints: &[Endpoint]) -> 
     Ok(())
 }
 
-/// Makes queues again that the broker lists and can't use.
+/// Makes queues again that are gone, or that the broker lists and can't use.
 ///
 /// # Errors
 /// [`WorkError`]: the store or the broker failed; the next round of housekeeping tries again.
-pub(crate) async fn replace_dead(app: &App) -> Result<(), WorkError> {
+pub(crate) async fn replace(app: &App) -> Result<(), WorkError> {
     let live = app.broker.live()?;
-    // A queue that is dead shows nothing, like one that is idle.
-    let suspects = list(app)
-        .await?
-        .into_iter()
-        .filter(|queue| queue.is_quorum && queue.is_idle);
-    let suspects: HashSet<String> = suspects.map(|queue| queue.name).collect();
-    if suspects.is_empty() {
-        return Ok(());
-    }
     let before = clock::now().saturating_sub(MISSED_AFTER_MS);
     for endpoint in app.store.endpoints_with_tasks_sent(before).await? {
         let queue = endpoint_queue(endpoint.id, endpoint.registration.kind);
-        // The list may be some seconds old.
-        if suspects.contains(&queue)
-            && live.queue_figures(&queue).await? == (0, 0)
-            && app.broker.is_dead(&queue).await?
-        {
-            tracing::warn!(endpoint_id = %endpoint.id, "the broker can't use the endpoint's queue; it is made again");
-            live.delete_queue(&queue).await?;
-            live.declare_endpoint_queue(&endpoint).await?;
-            outbox::publish_again(app, endpoint.id).await?;
+        // A queue that is dead shows nothing, like one that is idle.
+        match live.is_idle(&queue).await? {
+            Some(true) if app.broker.is_dead(&queue).await? => live.delete_queue(&queue).await?,
+            None => {}
+            Some(_) => continue,
         }
+        outbox::make_queue_again(app, &live, &endpoint).await?;
     }
     Ok(())
-}
-
-async fn list(app: &App) -> Result<Vec<ListedQueue>, BrokerError> {
-    Ok(app.broker.management().queues().await?)
 }

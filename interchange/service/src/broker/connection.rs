@@ -152,7 +152,7 @@ impl Broker {
         let version = self.management.version().await?;
         let queue_type = match self.task_queue_type {
             Some(queue_type) => queue_type,
-            None if self.management.default_queue_type().await?.as_deref() == Some("quorum") => TaskQueueType::Quorum,
+            None if self.management.default_queue_type().await?.as_deref() == Some(QUORUM) => TaskQueueType::Quorum,
             None => TaskQueueType::Classic,
         };
         let live = Live {
@@ -168,12 +168,15 @@ impl Broker {
 }
 
 impl Broker {
-    /// Whether a queue that is there can't be used. Of a quorum queue without a leader the broker says so itself, after a
-    /// minute (seen: 65 s), and closes the connection; others answer at once.
+    /// Whether an idle queue can't be used, which happens to quorum queues: of one without a leader the broker says so
+    /// itself, after a minute (seen: 65 s), and closes the connection.
     ///
     /// # Errors
     /// [`BrokerError`]: nothing was found out.
     pub(crate) async fn is_dead(&self, queue: &str) -> Result<bool, BrokerError> {
+        if self.management.queue_type(queue).await? != QUORUM {
+            return Ok(false);
+        }
         let connection = self.open("waypost interchange, trying a queue").await?;
         let channel = new_channel(&connection).await?;
         let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await;
@@ -188,7 +191,7 @@ impl Broker {
         at_most(connection.close(200, "done".into())).await;
         match got {
             Ok(_) => Ok(false),
-            Err(error) if is_internal_error(&error) => Ok(true),
+            Err(error) if is_hard(&error, AMQPHardError::INTERNALERROR) => Ok(true),
             Err(source) => Err(at("trying a queue")(source)),
         }
     }
@@ -206,7 +209,7 @@ fn task_queue_arguments(queue_type: TaskQueueType, version: &str) -> FieldTable 
         return classic();
     }
     let mut arguments = FieldTable::default();
-    arguments.insert(QUEUE_TYPE.into(), AMQPValue::LongString("quorum".into()));
+    arguments.insert(QUEUE_TYPE.into(), AMQPValue::LongString(QUORUM.into()));
     let major: u32 = version
         .split('.')
         .next()
@@ -220,6 +223,8 @@ fn task_queue_arguments(queue_type: TaskQueueType, version: &str) -> FieldTable 
 
 /// The queue argument that names its type.
 const QUEUE_TYPE: &str = "x-queue-type";
+/// The type of queues that RabbitMQ keeps on several nodes.
+const QUORUM: &str = "quorum";
 
 /// The arguments of a classic queue. The type is named, for a virtual host may have another default, which counts
 /// deliveries and drops at a limit.
@@ -270,7 +275,7 @@ impl Live {
             .await
         {
             Ok(_) => Ok(()),
-            Err(error) if is_precondition_failed(&error) => {
+            Err(error) if is_soft(&error, AMQPSoftError::PRECONDITIONFAILED) => {
                 tracing::warn!(
                     queue = name,
                     "the queue was made with other options; it is used as it is"
@@ -281,22 +286,24 @@ impl Live {
         }
     }
 
-    /// How many messages wait in a queue, and how many consumers it has.
+    /// Whether a queue has neither messages that wait nor consumers; none if it is not there.
     ///
     /// # Errors
-    /// [`BrokerError::Amqp`]: it is not there, among others.
-    pub(crate) async fn queue_figures(&self, name: &str) -> Result<(u32, u32), BrokerError> {
+    /// [`BrokerError::Amqp`].
+    pub(crate) async fn is_idle(&self, name: &str) -> Result<Option<bool>, BrokerError> {
         let channel = new_channel(&self.publishing).await?;
         let passive = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()
         };
-        let queue = channel
-            .queue_declare(name.into(), passive, FieldTable::default())
-            .await
-            .map_err(at("looking at a queue"))?;
-        at_most(channel.close(200, "done".into())).await;
-        Ok((queue.message_count(), queue.consumer_count()))
+        match channel.queue_declare(name.into(), passive, FieldTable::default()).await {
+            Ok(queue) => {
+                at_most(channel.close(200, "done".into())).await;
+                Ok(Some((queue.message_count(), queue.consumer_count()) == (0, 0)))
+            }
+            Err(error) if is_soft(&error, AMQPSoftError::NOTFOUND) => Ok(None),
+            Err(source) => Err(at("looking at a queue")(source)),
+        }
     }
 
     /// Removes a queue with all that is in it, if it is there.
@@ -329,7 +336,7 @@ impl Live {
                 at_most(channel.close(200, "done".into())).await;
                 Ok(true)
             }
-            Err(error) if is_precondition_failed(&error) => Ok(false),
+            Err(error) if is_soft(&error, AMQPSoftError::PRECONDITIONFAILED) => Ok(false),
             Err(source) => Err(at("deleting a queue")(source)),
         }
     }
@@ -353,18 +360,12 @@ impl Live {
     }
 }
 
-fn is_precondition_failed(error: &lapin::Error) -> bool {
-    let ErrorKind::ProtocolError(amqp) = error.kind() else {
-        return false;
-    };
-    matches!(amqp.kind(), AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED))
+fn is_soft(error: &lapin::Error, wanted: AMQPSoftError) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(amqp) if amqp.kind() == &AMQPErrorKind::Soft(wanted))
 }
 
-fn is_internal_error(error: &lapin::Error) -> bool {
-    let ErrorKind::ProtocolError(amqp) = error.kind() else {
-        return false;
-    };
-    matches!(amqp.kind(), AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR))
+fn is_hard(error: &lapin::Error, wanted: AMQPHardError) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(amqp) if amqp.kind() == &AMQPErrorKind::Hard(wanted))
 }
 
 /// Waits for a connection or channel to close, but not for long: one that is broken may never say that it is closed.

@@ -45,15 +45,6 @@ pub(crate) struct Management {
     vhost: String,
 }
 
-/// A queue as the management lists it.
-#[derive(Debug)]
-pub(crate) struct ListedQueue {
-    pub(crate) name: String,
-    pub(crate) is_quorum: bool,
-    /// Whether it had neither messages nor consumers, some seconds ago.
-    pub(crate) is_idle: bool,
-}
-
 impl Management {
     /// A client for the API at `url` (`http://user:password@host:port`), for one virtual host.
     ///
@@ -137,11 +128,12 @@ impl Management {
             .collect())
     }
 
-    /// All queues of the virtual host.
+    /// All queues of the virtual host; with each, how many messages it holds and consumers it has, together. The
+    /// figures may be some seconds old.
     ///
     /// # Errors
     /// [`ManagementError`].
-    pub(crate) async fn queues(&self) -> Result<Vec<ListedQueue>, ManagementError> {
+    pub(crate) async fn queue_use(&self) -> Result<Vec<(String, u64)>, ManagementError> {
         let list = self.call(Method::GET, &["queues", &self.vhost], None).await?;
         let figure = |queue: &Value, name| queue.get(name).and_then(Value::as_u64).unwrap_or(0);
         Ok(list
@@ -149,13 +141,19 @@ impl Management {
             .into_iter()
             .flatten()
             .filter_map(|queue| {
-                Some(ListedQueue {
-                    name: queue.get("name").and_then(Value::as_str)?.to_owned(),
-                    is_quorum: queue.get("type").and_then(Value::as_str) == Some("quorum"),
-                    is_idle: figure(queue, "messages") + figure(queue, "consumers") == 0,
-                })
+                let name = queue.get("name").and_then(Value::as_str)?;
+                Some((name.to_owned(), figure(queue, "messages") + figure(queue, "consumers")))
             })
             .collect())
+    }
+
+    /// A queue's type, such as `classic`.
+    ///
+    /// # Errors
+    /// [`ManagementError`]: it is not there, among others.
+    pub(crate) async fn queue_type(&self, name: &str) -> Result<String, ManagementError> {
+        let queue = self.call(Method::GET, &["queues", &self.vhost, name], None).await?;
+        Ok(queue.get("type").and_then(Value::as_str).unwrap_or_default().to_owned())
     }
 
     /// The type that queues of the virtual host have if none is asked for, where one is set.

@@ -8,7 +8,7 @@ mod publisher;
 mod withdraw;
 
 pub(crate) use connection::{BROKER_USER_FRESH, Broker, Live, at_most, classic, failure, new_channel};
-pub(crate) use management::{ListedQueue, Management};
+pub(crate) use management::Management;
 pub(crate) use names::{BrokerUser, HEARTBEATS, RESULTS, endpoint_queue, result_queue, result_queue_prefix, sender};
 pub(crate) use publisher::{Outgoing, Published, persistent};
 pub(crate) use withdraw::withdraw;
