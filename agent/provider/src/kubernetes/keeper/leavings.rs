@@ -50,26 +50,49 @@ impl Keeper {
 
     pub(super) fn set_busy(&mut self, id: BlockId, busy: bool) {
         let Some(block) = self.blocks.get_mut(&id) else { return };
-        block.busy = busy;
+        if let Some(at) = block.idle_at.take() {
+            self.timers.remove(&(at, id, Timer::Idle));
+        }
         if busy {
+            block.busy = true;
             self.annotate(id);
         } else {
-            self.timers.insert((Instant::now() + IDLE_FOR, id, Timer::Idle));
+            let at = Instant::now() + IDLE_FOR;
+            block.idle_at = Some(at);
+            self.timers.insert((at, id, Timer::Idle));
         }
     }
 
-    /// Lets autoscalers know whether a block is busy, if they do not.
-    pub(super) fn annotate(&mut self, id: BlockId) {
+    /// A block has been idle for long enough to say so.
+    pub(super) fn is_idle(&mut self, id: BlockId) {
         let Some(block) = self.blocks.get_mut(&id) else { return };
-        if block.says_busy == block.busy || block.ended || block.removing {
+        block.idle_at = None;
+        block.busy = false;
+        self.annotate(id);
+    }
+
+    /// Lets autoscalers know whether a block is busy, if they do not. One change at a time: those that wait for their turn
+    /// would come too late to be true.
+    fn annotate(&mut self, id: BlockId) {
+        let Some(block) = self.blocks.get_mut(&id) else { return };
+        if block.says_busy == block.busy || block.annotating || block.ended || block.removing {
             return;
         }
         block.says_busy = block.busy;
+        block.annotating = true;
         let (jobs, name, busy) = (self.jobs.clone(), block.name.clone(), block.busy);
-        tokio::spawn(async move {
+        self.spawn(async move {
             let annotations = labels::BUSY.map(|(key, value)| (key, busy.then_some(value)));
             jobs.annotate(&name, &annotations).await;
+            Done::Annotated(id)
         });
+    }
+
+    /// A change is done: perhaps it is not what they are to say any more.
+    pub(super) fn annotated(&mut self, id: BlockId) {
+        let Some(block) = self.blocks.get_mut(&id) else { return };
+        block.annotating = false;
+        self.annotate(id);
     }
 
     /// The queue is ours, or not any more.

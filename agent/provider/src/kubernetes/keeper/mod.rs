@@ -58,6 +58,8 @@ enum Done {
     /// A pod that was missing in a list: what it is now; not given if the API did not say.
     Read(BlockId, Option<Option<Box<ObservedPod>>>),
     Looked(BlockId, Option<Waiting>),
+    /// A pod's annotations say what they were to, or could not be made to.
+    Annotated(BlockId),
     /// The Secrets that there are, and for which block each is.
     Swept(Vec<(String, BlockId)>),
 }
@@ -97,6 +99,10 @@ struct Block {
     /// What its pod's annotations say, and should.
     says_busy: bool,
     busy: bool,
+    /// When they are to say that it is idle, unless it gets work before.
+    idle_at: Option<Instant>,
+    /// They are being changed.
+    annotating: bool,
     /// It stays for inspection.
     keep: bool,
 }
@@ -327,6 +333,7 @@ impl Keeper {
                 self.timers.insert((Instant::now() + LOOKS[1], id, Timer::Read));
             }
             Done::Looked(id, waiting) => self.looked(id, waiting),
+            Done::Annotated(id) => self.annotated(id),
             Done::Swept(secrets) => self.swept(secrets),
         }
     }
@@ -385,7 +392,7 @@ impl Keeper {
             match timer {
                 Timer::Read => self.read(id),
                 Timer::Remove => self.remove(id),
-                Timer::Idle => self.annotate(id),
+                Timer::Idle => self.is_idle(id),
                 Timer::Look => {
                     if let (Some(BlockState::Pending { .. }), Some(uid)) = (&block.told, block.uid.clone()) {
                         let jobs = self.jobs.clone();

@@ -1,6 +1,6 @@
 //! Sightings and outcomes in orders in which a real cluster brings them only now and then.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use http::{Method, Request, Response};
 use kube::Client;
@@ -17,21 +17,31 @@ struct World {
     keeper: Keeper,
     said: mpsc::UnboundedReceiver<ProviderEvent>,
     outcomes: mpsc::UnboundedReceiver<Done>,
+    asked: Arc<Mutex<Vec<(Method, Value)>>>,
 }
 
 impl World {
     /// A keeper that holds the queue, at an API server where containers have printed something and nothing else is.
     fn new() -> Self {
-        let service = tower::service_fn(|request: Request<Body>| async move {
-            let log = request.method() == Method::GET && request.uri().path().ends_with("/log");
-            let missing =
-                json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""});
-            let (code, text) = if log {
-                (200, "last words\n".to_owned())
-            } else {
-                (404, missing.to_string())
-            };
-            Response::builder().status(code).body(Body::from(text.into_bytes()))
+        let asked: Arc<Mutex<Vec<(Method, Value)>>> = Arc::default();
+        let noted = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let noted = Arc::clone(&noted);
+            async move {
+                let (parts, body) = request.into_parts();
+                let log = parts.method == Method::GET && parts.uri.path().ends_with("/log");
+                let body = serde_json::from_slice(&body.collect_bytes().await?).unwrap_or_default();
+                noted.lock().expect("no test panics here").push((parts.method, body));
+                let missing =
+                    json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""});
+                let (code, text) = if log {
+                    (200, "last words\n".to_owned())
+                } else {
+                    (404, missing.to_string())
+                };
+                let response = Response::builder().status(code);
+                Ok::<_, tower::BoxError>(response.body(Body::from(text.into_bytes()))?)
+            }
         });
         let jobs = Jobs {
             settings: Arc::new(settings()),
@@ -49,7 +59,20 @@ impl World {
             done,
             holds: true,
         };
-        Self { keeper, said, outcomes }
+        Self {
+            keeper,
+            said,
+            outcomes,
+            asked,
+        }
+    }
+
+    /// A keeper of one block, which runs.
+    fn running() -> Self {
+        let mut world = Self::new();
+        let pod = world.pod(false, &worker(&json!({"running": {}})));
+        world.keeper.sighting(Sighting::Seen(pod));
+        world
     }
 
     /// The block's pod with this status; `deleted`: and it is being deleted.
@@ -65,6 +88,28 @@ impl World {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
         Box::new(serde_json::from_value(pod).expect("a pod"))
+    }
+
+    /// How many timers there are for this.
+    fn timers(&self, of: Timer) -> usize {
+        self.keeper.timers.iter().filter(|(_, _, timer)| *timer == of).count()
+    }
+
+    /// The times of all timers come.
+    fn wait(&mut self) {
+        let timers = std::mem::take(&mut self.keeper.timers);
+        let now = Instant::now();
+        self.keeper.timers = timers.into_iter().map(|(_, id, timer)| (now, id, timer)).collect();
+        self.keeper.timeout();
+    }
+
+    /// What the pod was told to say to autoscalers, each time.
+    fn annotated(&self) -> Vec<Value> {
+        let asked = self.asked.lock().expect("no test panics here");
+        let patches = asked.iter().filter(|(method, _)| *method == Method::PATCH);
+        patches
+            .map(|(_, body)| body["metadata"]["annotations"][labels::BUSY[0].0].clone())
+            .collect()
     }
 
     fn ended(&mut self) -> Option<BlockEnd> {
@@ -120,4 +165,38 @@ async fn a_worker_that_ends_well_because_its_pod_is_deleted_was_deleted() {
     world.keeper.sighting(Sighting::Seen(pod));
     let end = world.ended().expect("its end is told");
     assert_eq!(end.kind, BlockEndKind::Deleted, "{end:?}");
+}
+
+#[tokio::test]
+async fn a_block_that_has_short_tasks_one_after_the_other_stays_busy() {
+    let mut world = World::running();
+    for _ in 0..100 {
+        world.keeper.set_busy(BLOCK, false);
+        assert_eq!(world.timers(Timer::Idle), 1, "those before count no more");
+        world.keeper.set_busy(BLOCK, true);
+        assert_eq!(world.timers(Timer::Idle), 0);
+    }
+    assert!(world.outcomes.is_empty() && world.annotated().is_empty());
+    world.keeper.set_busy(BLOCK, false);
+    world.wait();
+    let outcome = world.outcomes.recv().await.expect("the keeper lives");
+    world.keeper.outcome(outcome);
+    assert_eq!(world.annotated(), [Value::Null]);
+}
+
+#[tokio::test]
+async fn one_change_of_what_a_pod_says_of_itself_is_under_way_and_the_next_is_the_last_that_is_true() {
+    let mut world = World::running();
+    for _ in 0..3 {
+        world.keeper.set_busy(BLOCK, false);
+        world.wait();
+        world.keeper.set_busy(BLOCK, true);
+    }
+    for said in [json!(null), json!("false")] {
+        let outcome = world.outcomes.recv().await.expect("the keeper lives");
+        world.keeper.outcome(outcome);
+        assert_eq!(world.annotated().last(), Some(&said));
+    }
+    assert_eq!(world.annotated().len(), 2);
+    assert!(!world.keeper.blocks[&BLOCK].annotating, "there is nothing left to say");
 }
