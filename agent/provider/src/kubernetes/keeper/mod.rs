@@ -90,6 +90,8 @@ struct Block {
     /// Its pod is not there any more.
     gone: bool,
     told: Option<BlockState>,
+    /// That is what Events said, and nothing that its pod shows.
+    by_events: bool,
     /// Its worker's container was seen running.
     ran: bool,
     /// What it printed last, read before its pod was deleted.
@@ -215,6 +217,7 @@ impl Keeper {
         // What an engine before this one had begun and not finished is not wanted any more.
         for block in self.blocks.values_mut() {
             block.told = None;
+            block.by_events = false;
             if let Some(cancel) = &block.creating {
                 cancel.cancel();
             }

@@ -79,7 +79,7 @@ impl Keeper {
                     self.timers.insert((Instant::now() + LOOKS[0], id, Timer::Look));
                 }
                 // What the Events said holds until something else is seen.
-                if !matches!(block.told, Some(BlockState::Pending { .. })) {
+                if !block.by_events {
                     self.tell(id, BlockState::Pending { why: None });
                 }
             }
@@ -189,6 +189,7 @@ impl Keeper {
     /// Says what a block is now, if that is not what was said last.
     pub(super) fn tell(&mut self, id: BlockId, state: BlockState) {
         let Some(block) = self.blocks.get_mut(&id) else { return };
+        block.by_events = false;
         if block.ended || block.told.as_ref() == Some(&state) {
             return;
         }
@@ -232,8 +233,12 @@ impl Keeper {
         let pause = LOOKS[block.looks.min(LOOKS.len() - 1)];
         block.looks += 1;
         self.timers.insert((Instant::now() + pause, id, Timer::Look));
-        if waiting.is_some() {
-            self.tell(id, BlockState::Pending { why: waiting });
+        if waiting.is_none() || block.told == Some(BlockState::Pending { why: waiting.clone() }) {
+            return;
+        }
+        self.tell(id, BlockState::Pending { why: waiting });
+        if let Some(block) = self.blocks.get_mut(&id) {
+            block.by_events = true;
         }
     }
 }

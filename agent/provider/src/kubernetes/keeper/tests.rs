@@ -112,6 +112,17 @@ impl World {
             .collect()
     }
 
+    /// What was said of the block since this was asked last.
+    fn states(&mut self) -> Vec<BlockState> {
+        let mut states = Vec::new();
+        while let Ok(event) = self.said.try_recv() {
+            if let ProviderEvent::Observed { state, .. } = event {
+                states.push(state);
+            }
+        }
+        states
+    }
+
     fn ended(&mut self) -> Option<BlockEnd> {
         while let Ok(event) = self.said.try_recv() {
             if let ProviderEvent::Observed {
@@ -199,4 +210,58 @@ async fn one_change_of_what_a_pod_says_of_itself_is_under_way_and_the_next_is_th
     }
     assert_eq!(world.annotated().len(), 2);
     assert!(!world.keeper.blocks[&BLOCK].annotating, "there is nothing left to say");
+}
+
+/// A pod that has its node and not all of its images: this is what the first of its containers waits for.
+fn being_made(reason: &str) -> Value {
+    let waits = |name: &str, reason: &str| {
+        json!({
+            "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": reason}}
+        })
+    };
+    json!({
+        "phase": "Pending",
+        "conditions": [{"type": "PodScheduled", "status": "True"}],
+        "initContainerStatuses": [waits("waypost-install", reason)],
+        "containerStatuses": [waits("worker", "PodInitializing")],
+    })
+}
+
+#[tokio::test]
+async fn a_pod_that_got_over_what_it_waited_for_is_said_to_wait_for_nothing() {
+    let mut world = World::new();
+    for (reason, cause) in [
+        ("PodInitializing", None),
+        ("ErrImagePull", Some(WaitingCause::Image)),
+        ("PodInitializing", None),
+    ] {
+        let pod = world.pod(false, &being_made(reason));
+        world.keeper.sighting(Sighting::Seen(pod));
+        let [BlockState::Pending { why }] = &world.states()[..] else {
+            panic!("it is said once: {reason}");
+        };
+        assert_eq!(why.as_ref().map(|waiting| waiting.cause), cause, "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn what_events_say_of_a_pod_holds_while_it_shows_nothing_else() {
+    let mut world = World::new();
+    let pod = world.pod(false, &being_made("ContainerCreating"));
+    world.keeper.sighting(Sighting::Seen(pod));
+    let waiting = Waiting {
+        cause: WaitingCause::Other,
+        text: "FailedMount: timed out".to_owned(),
+    };
+    for _ in 0..2 {
+        world.keeper.looked(BLOCK, Some(waiting.clone()));
+        let pod = world.pod(false, &being_made("ContainerCreating"));
+        world.keeper.sighting(Sighting::Seen(pod));
+    }
+    let why = Some(waiting);
+    assert_eq!(
+        world.states(),
+        [BlockState::Pending { why: None }, BlockState::Pending { why }]
+    );
 }
