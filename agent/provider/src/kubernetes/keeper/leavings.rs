@@ -100,10 +100,11 @@ impl Keeper {
         if std::mem::replace(&mut self.holds, holds) || !holds {
             return;
         }
+        // One whose last lines are being read is cleared away when its end has been said.
         let ended: Vec<BlockId> = self
             .blocks
             .iter()
-            .filter(|(_, block)| block.ended && !block.removing)
+            .filter(|(_, block)| block.ended && !block.reading && !block.removing)
             .map(|(id, _)| *id)
             .collect();
         for id in ended {

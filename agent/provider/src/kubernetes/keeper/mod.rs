@@ -221,11 +221,17 @@ impl Keeper {
             if let Some(cancel) = &block.creating {
                 cancel.cancel();
             }
+            // An end that was said before may have been heard by nobody: it is said again.
+            block.ended &= block.reading || block.removing;
         }
         let mut found = Vec::new();
         for pod in pods {
-            let Some(block) = self.sees(&pod) else { continue };
-            found.push(block);
+            let Some(id) = self.sees(&pod) else { continue };
+            // Of one whose end was said nothing more comes.
+            if self.blocks.get(&id).is_some_and(|block| block.ended && !block.reading) {
+                continue;
+            }
+            found.push(id);
             self.seen(pod);
         }
         found.sort_unstable();

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::kubernetes::tests::settings;
-use crate::kubernetes::{Cluster, Deployment};
+use crate::kubernetes::{Cluster, Deployment, KubernetesSettings};
 
 const BLOCK: BlockId = BlockId { epoch: 7, number: 3 };
 
@@ -18,24 +18,36 @@ struct World {
     said: mpsc::UnboundedReceiver<ProviderEvent>,
     outcomes: mpsc::UnboundedReceiver<Done>,
     asked: Arc<Mutex<Vec<(Method, Value)>>>,
+    listed: Arc<Mutex<Vec<Value>>>,
 }
 
 impl World {
-    /// A keeper that holds the queue, at an API server where containers have printed something and nothing else is.
+    /// A keeper that holds the queue, at an API server where containers have printed something and nothing else is but
+    /// the pods that it lists.
     fn new() -> Self {
+        Self::with(settings())
+    }
+
+    fn with(settings: KubernetesSettings) -> Self {
+        let listed: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let pods = Arc::clone(&listed);
         let asked: Arc<Mutex<Vec<(Method, Value)>>> = Arc::default();
         let noted = Arc::clone(&asked);
         let service = tower::service_fn(move |request: Request<Body>| {
-            let noted = Arc::clone(&noted);
+            let (noted, pods) = (Arc::clone(&noted), Arc::clone(&pods));
             async move {
                 let (parts, body) = request.into_parts();
-                let log = parts.method == Method::GET && parts.uri.path().ends_with("/log");
+                let asks_for = |what| parts.method == Method::GET && parts.uri.path().ends_with(what);
+                let (log, list) = (asks_for("/log"), asks_for("/pods"));
                 let body = serde_json::from_slice(&body.collect_bytes().await?).unwrap_or_default();
                 noted.lock().expect("no test panics here").push((parts.method, body));
                 let missing =
                     json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""});
                 let (code, text) = if log {
                     (200, "last words\n".to_owned())
+                } else if list {
+                    let pods = pods.lock().expect("no test panics here").clone();
+                    (200, json!({"metadata": {}, "items": pods}).to_string())
                 } else {
                     (404, missing.to_string())
                 };
@@ -44,7 +56,7 @@ impl World {
             }
         });
         let jobs = Jobs {
-            settings: Arc::new(settings()),
+            settings: Arc::new(settings),
             cluster: Cluster::with_client(Deployment::default(), Client::new(service, "work")),
         };
         let (events, said) = mpsc::unbounded_channel();
@@ -64,7 +76,20 @@ impl World {
             said,
             outcomes,
             asked,
+            listed,
         }
+    }
+
+    /// Another engine begins, and finds the block with this status.
+    async fn list(&mut self, status: &Value) -> Vec<BlockId> {
+        let pod = self.described(false, status);
+        *self.listed.lock().expect("no test panics here") = vec![pod];
+        self.keeper.list().await.expect("the API server answers")
+    }
+
+    async fn outcome(&mut self) {
+        let outcome = self.outcomes.recv().await.expect("the keeper lives");
+        self.keeper.outcome(outcome);
     }
 
     /// A keeper of one block, which runs.
@@ -77,6 +102,10 @@ impl World {
 
     /// The block's pod with this status; `deleted`: and it is being deleted.
     fn pod(&self, deleted: bool, status: &Value) -> Box<ObservedPod> {
+        Box::new(serde_json::from_value(self.described(deleted, status)).expect("a pod"))
+    }
+
+    fn described(&self, deleted: bool, status: &Value) -> Value {
         let settings = &self.keeper.jobs.settings;
         let labels = labels::of_block(settings.endpoint_id, settings.names.user_endpoint(), BLOCK);
         let mut pod = json!({
@@ -87,7 +116,7 @@ impl World {
         if deleted {
             pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
-        Box::new(serde_json::from_value(pod).expect("a pod"))
+        pod
     }
 
     /// How many timers there are for this.
@@ -190,8 +219,7 @@ async fn a_block_that_has_short_tasks_one_after_the_other_stays_busy() {
     assert!(world.outcomes.is_empty() && world.annotated().is_empty());
     world.keeper.set_busy(BLOCK, false);
     world.wait();
-    let outcome = world.outcomes.recv().await.expect("the keeper lives");
-    world.keeper.outcome(outcome);
+    world.outcome().await;
     assert_eq!(world.annotated(), [Value::Null]);
 }
 
@@ -204,8 +232,7 @@ async fn one_change_of_what_a_pod_says_of_itself_is_under_way_and_the_next_is_th
         world.keeper.set_busy(BLOCK, true);
     }
     for said in [json!(null), json!("false")] {
-        let outcome = world.outcomes.recv().await.expect("the keeper lives");
-        world.keeper.outcome(outcome);
+        world.outcome().await;
         assert_eq!(world.annotated().last(), Some(&said));
     }
     assert_eq!(world.annotated().len(), 2);
@@ -264,4 +291,44 @@ async fn what_events_say_of_a_pod_holds_while_it_shows_nothing_else() {
         world.states(),
         [BlockState::Pending { why: None }, BlockState::Pending { why }]
     );
+}
+
+#[tokio::test]
+async fn an_end_that_came_while_another_had_the_queue_is_told_to_the_engine_that_begins_with_it() {
+    let mut world = World::new();
+    world.keeper.hold(false);
+    let failed = worker(&json!({"terminated": {"exitCode": 3, "reason": "Error"}}));
+    let pod = world.pod(false, &failed);
+    world.keeper.sighting(Sighting::Seen(pod));
+    world.outcome().await;
+    world.ended().expect("its end is told, and not heard");
+    for _ in 0..2 {
+        assert_eq!(world.list(&failed).await, [BLOCK]);
+        world.outcome().await;
+        let end = world.ended().expect("its end is told again");
+        assert_eq!((end.kind, end.output.as_str()), (BlockEndKind::Crashed, "last words"));
+    }
+    world.keeper.hold(true);
+    assert_eq!(
+        world.list(&failed).await,
+        [],
+        "its end was told, and its pod is being deleted"
+    );
+}
+
+#[tokio::test]
+async fn the_end_of_a_pod_that_is_to_be_kept_is_told_though_the_queue_comes_before_its_last_words() {
+    let mut settings = settings();
+    settings.config.keep_failed_pods.count = 1;
+    let mut world = World::with(settings);
+    world.keeper.hold(false);
+    let failed = worker(&json!({"terminated": {"exitCode": 3, "reason": "Error"}}));
+    assert_eq!(world.list(&failed).await, [BLOCK]);
+    world.keeper.hold(true);
+    while world.keeper.blocks.contains_key(&BLOCK) {
+        world.outcome().await;
+    }
+    let end = world.ended().expect("its end is told");
+    assert_eq!((end.kind, end.output.as_str()), (BlockEndKind::Crashed, "last words"));
+    assert!(world.keeper.kept.has("uid"));
 }
