@@ -4,17 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes};
 use endpoint::hub::{Hub, HubEvent, Registration, WorkerHandle};
 use endpoint_provider::BlockNames;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 use waypost_engine::{BlockId, HeldState, Input, TaskId, TaskOutcome};
+use waypost_link::codec::Encoder;
 use waypost_link::tls::{Authority, client_config};
 use waypost_link::{
-    Address, BlockToken, Held, Hello, HelloRefusal, Limits, LinkReader, LinkWriter, Listener, Outcome, Stream, ToAgent,
-    ToWorker, TokenKey, VERSIONS, VersionRange, split,
+    Address, BlockToken, DEAD_AFTER, Held, Hello, HelloRefusal, Limits, LinkReader, LinkWriter, Listener, Outcome,
+    Stream, ToAgent, ToWorker, TokenKey, VERSIONS, VersionRange, split,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -322,6 +323,55 @@ async fn a_stranger_that_talks_nonsense_is_cut_off_and_others_are_served() {
     let (_reader, _writer, answer) = setting.dial(&unix, setting.hello()).await;
     welcomed(&answer);
     setting.joined().await;
+}
+
+#[tokio::test]
+async fn a_result_may_take_longer_than_a_silent_worker_would_be_waited_for() {
+    use tokio::io::AsyncWriteExt as _;
+    let mut setting = setting().await;
+    let stream = Stream::connect(&setting.unix, None).await.unwrap();
+    let (reader, mut writer) = tokio::io::split(stream);
+    let mut reader = LinkReader::<ToWorker, _>::new(reader, Limits::TRUSTED);
+    writer
+        .write_all(&encoded(&ToAgent::Hello(Box::new(setting.hello()))))
+        .await
+        .unwrap();
+    welcomed(&soon("an answer", reader.next()).await.unwrap().unwrap());
+    let _worker = setting.joined().await;
+    let body = Bytes::from(vec![b'x'; 1 << 20]);
+    let result = encoded(&ToAgent::Finished {
+        task: Uuid::from_u128(1),
+        attempt: 0,
+        outcome: Outcome::Success,
+        run_time_ns: 1,
+        body: body.clone(),
+    });
+    // A slow connection: no whole message comes for longer than a silent worker is waited for.
+    for (number, part) in result.chunks(result.len().div_ceil(3)).enumerate() {
+        if number > 0 {
+            tokio::time::sleep(DEAD_AFTER * 2 / 3).await;
+        }
+        writer.write_all(part).await.unwrap();
+    }
+    let event = soon("the result", setting.events.recv()).await.unwrap();
+    let HubEvent::Said(inputs) = event else {
+        panic!("{event:?}")
+    };
+    let [Input::TaskFinished { body: came, .. }] = &inputs[..] else {
+        panic!("{inputs:?}")
+    };
+    assert_eq!(*came, body);
+}
+
+/// A message as it stands on the connection.
+fn encoded(message: &ToAgent) -> Vec<u8> {
+    let mut encoder = Encoder::default();
+    encoder.push(message).unwrap();
+    let mut bytes = Vec::new();
+    while !encoder.is_empty() {
+        bytes.put(encoder.ready());
+    }
+    bytes
 }
 
 #[tokio::test]

@@ -88,12 +88,12 @@ async fn serve(
     let events = admission.events.clone();
     // Grows with what there is to say: most sessions say little.
     let mut batch = Vec::new();
-    let (mut heard, mut said) = (Instant::now(), Instant::now());
+    let mut said = Instant::now();
     let mut goodbye = None;
     loop {
+        let heard = reader.heard();
         tokio::select! {
             message = reader.next() => {
-                heard = Instant::now();
                 let Some(message) = message? else {
                     return Ok(goodbye.unwrap_or_else(|| "the worker closed the connection".to_owned()));
                 };
@@ -128,7 +128,10 @@ async fn serve(
                 said = Instant::now();
             }
             () = sleep_until(heard + DEAD_AFTER) => {
-                return Ok(format!("the worker said nothing for {DEAD_AFTER:?}"));
+                // A part of a message may have come meanwhile.
+                if reader.heard() == heard {
+                    return Ok(format!("the worker said nothing for {DEAD_AFTER:?}"));
+                }
             }
             // The sender is dropped when another session takes this one's place, or the user endpoint ends.
             _ = admission.ended.changed() => {

@@ -2,6 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::time::Instant;
 
 use crate::codec::{Decoder, Encoder, Limits};
 use crate::{CodecError, LinkError, message::Message};
@@ -26,6 +27,7 @@ pub struct LinkReader<In, R> {
     buffer: BytesMut,
     room: usize,
     decoder: Decoder<In>,
+    heard: Instant,
 }
 
 impl<In: Message, R: AsyncRead + Unpin> LinkReader<In, R> {
@@ -36,7 +38,15 @@ impl<In: Message, R: AsyncRead + Unpin> LinkReader<In, R> {
             buffer: BytesMut::new(),
             room: ROOM.0,
             decoder: Decoder::new(limits),
+            heard: Instant::now(),
         }
+    }
+
+    /// When bytes came last, be they a whole message or not: on a slow connection a large one is on its way for longer
+    /// than [`crate::DEAD_AFTER`], and a heartbeat waits behind what the system has taken of it.
+    #[must_use]
+    pub const fn heard(&self) -> Instant {
+        self.heard
     }
 
     /// Changes what is accepted from here on: a stranger that has shown its token may send more.
@@ -59,6 +69,7 @@ impl<In: Message, R: AsyncRead + Unpin> LinkReader<In, R> {
                 let clean = self.buffer.is_empty() && self.decoder.is_between_messages();
                 return if clean { Ok(None) } else { Err(LinkError::Truncated) };
             }
+            self.heard = Instant::now();
             if read == room {
                 self.room = (self.room * 2).min(ROOM.1);
             } else if read < self.room / 4 {

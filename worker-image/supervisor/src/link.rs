@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval, sleep, timeout};
-use waypost_link::{Address, DEAD_AFTER, HEARTBEAT, Hello, HelloRefusal, Limits, ToAgent, ToWorker};
+use waypost_link::{Address, CodecError, DEAD_AFTER, HEARTBEAT, Hello, HelloRefusal, Limits, ToAgent, ToWorker};
 
 use crate::dial::{Backoff, Dialled, Reader, Writer, dial};
 
@@ -55,7 +55,6 @@ enum State {
 struct Session {
     reader: Box<Reader>,
     writer: Box<Writer>,
-    heard: Instant,
     said: Instant,
     pulse: Interval,
 }
@@ -96,7 +95,7 @@ impl Link {
     /// Queues a message, if the link is up.
     pub(crate) fn send(&mut self, message: &ToAgent) {
         if let State::Up(session) = &mut self.state
-            && let Err(error) = session.writer.push(message)
+            && let Err(error) = session.push(message)
         {
             tracing::error!("a message cannot be sent: {error}");
         }
@@ -121,7 +120,7 @@ impl Link {
             }
             State::Up(session) => match session.next().await {
                 Ok(message) => {
-                    self.answered = session.heard;
+                    self.answered = session.reader.heard();
                     message.map_or(LinkEvent::Nothing, LinkEvent::Message)
                 }
                 Err(reason) => {
@@ -167,7 +166,6 @@ impl Link {
                 self.state = State::Up(Box::new(Session {
                     reader,
                     writer,
-                    heard: now,
                     said: now,
                     pulse,
                 }));
@@ -216,12 +214,17 @@ impl Link {
 }
 
 impl Session {
+    fn push(&mut self, message: &ToAgent) -> Result<(), CodecError> {
+        self.writer.push(message)?;
+        self.said = Instant::now();
+        Ok(())
+    }
+
     /// The next message, `None` for a heartbeat, or why there is none.
     async fn next(&mut self) -> Result<Option<ToWorker>, String> {
         loop {
             tokio::select! {
                 message = self.reader.next() => {
-                    self.heard = Instant::now();
                     return match message {
                         Ok(Some(ToWorker::Heartbeat)) => Ok(None),
                         Ok(Some(message)) => Ok(Some(message)),
@@ -231,14 +234,14 @@ impl Session {
                 }
                 written = self.writer.write_some(), if !self.writer.is_idle() => {
                     written.map_err(|error| error.to_string())?;
-                    self.said = Instant::now();
                 }
                 now = self.pulse.tick() => {
-                    if now.duration_since(self.heard) >= DEAD_AFTER {
+                    if now.duration_since(self.reader.heard()) >= DEAD_AFTER {
                         return Err(format!("nothing came for {} s", DEAD_AFTER.as_secs()));
                     }
-                    if now.duration_since(self.said) >= HEARTBEAT && self.writer.is_idle() {
-                        self.writer.push(&ToAgent::Heartbeat).map_err(|error| error.to_string())?;
+                    // Also while a large result is written: this overtakes what is left of it.
+                    if now.duration_since(self.said) >= HEARTBEAT {
+                        self.push(&ToAgent::Heartbeat).map_err(|error| error.to_string())?;
                     }
                 }
             }

@@ -67,6 +67,7 @@ over_both! {
     a_batch_is_read_in_one_go
     ten_megabytes_do_not_hold_up_a_heartbeat
     both_sides_may_send_much_at_the_same_time
+    a_part_of_a_message_counts_as_heard
     a_write_that_is_given_up_midway_loses_nothing
     a_peer_that_closes_between_messages_is_a_clean_end
     a_peer_that_is_gone_in_the_middle_of_a_message_is_an_error
@@ -153,6 +154,23 @@ async fn both_sides_may_send_much_at_the_same_time(ends: Ends) {
         },
     );
     assert!(to_agent.is_idle() && to_agent.queued_bytes() == 0);
+}
+
+async fn a_part_of_a_message_counts_as_heard(ends: Ends) {
+    let (mut from_worker, _to_worker) = split::<ToAgent, _>(ends.agent, Limits::TRUSTED);
+    let (_from_agent, mut to_agent) = split::<ToWorker, _>(ends.worker, Limits::TRUSTED);
+    let before = from_worker.heard();
+    to_agent.push(&finished(1, vec![1; 4 * CHUNK])).unwrap();
+    to_agent.write_some().await.unwrap();
+    // All that was written has come when there is nothing to read for a moment, and it was no whole message.
+    while from_worker.heard() == before {
+        let message = timeout(Duration::from_millis(5), from_worker.next()).await;
+        assert!(message.is_err(), "{message:?}");
+    }
+    let heard = from_worker.heard();
+    let (_, message) = tokio::join!(async { to_agent.flush().await.unwrap() }, from_worker.next());
+    assert_eq!(message.unwrap(), Some(finished(1, vec![1; 4 * CHUNK])));
+    assert!(from_worker.heard() > heard);
 }
 
 async fn a_write_that_is_given_up_midway_loses_nothing(ends: Ends) {

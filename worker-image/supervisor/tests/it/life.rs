@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use uuid::Uuid;
-use waypost_link::{Cause, HeldState, HelloRefusal, Refusal, ToAgent, ToWorker};
+use waypost_link::{Cause, HEARTBEAT, HeldState, HelloRefusal, Refusal, ToAgent, ToWorker};
 
 use crate::ORPHANED;
 use crate::agent::{Agent, Back, is_alive, until};
@@ -285,6 +285,25 @@ async fn an_agent_that_falls_silent_is_left_and_dialled_again() {
         start.elapsed()
     );
     drop(silent);
+}
+
+#[tokio::test]
+async fn a_result_that_is_long_on_its_way_does_not_keep_the_worker_from_being_heard() {
+    let agent = Agent::unix();
+    let _worker = agent.start(&["--slots", "1"]);
+    let mut session = agent.welcome().await;
+    session.run(Uuid::new_v4(), &call("large", json!([4 << 20]))).await;
+    assert!(matches!(session.hear().await, ToAgent::Started { .. }));
+    // The agent reads nothing meanwhile, so most of the result waits in the worker.
+    tokio::time::sleep(2 * HEARTBEAT).await;
+    loop {
+        match session.hear_or_credit().await {
+            ToAgent::Heartbeat => break,
+            ToAgent::Finished { .. } => panic!("the result came, and no heartbeat before it"),
+            _ => {}
+        }
+    }
+    assert!(matches!(session.hear().await, ToAgent::Finished { .. }));
 }
 
 #[tokio::test]
