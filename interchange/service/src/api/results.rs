@@ -1,10 +1,16 @@
 //! Tasks and their results, for clients that ask over HTTP.
 
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -16,7 +22,7 @@ use crate::app::App;
 use crate::auth::Identity;
 use crate::clock;
 use crate::error::{ApiError, ErrorCode};
-use crate::store::{TaskRecord, TaskState};
+use crate::store::{StoreError, TaskRecord, TaskState};
 
 pub(super) fn router() -> Router<Arc<App>> {
     Router::new()
@@ -27,6 +33,9 @@ pub(super) fn router() -> Router<Arc<App>> {
 
 /// The most tasks that may be asked for in one call.
 const MAX_TASKS_PER_CALL: usize = 10_000;
+
+/// So many bytes of results are in memory for one call: they are read as its client takes them.
+const PART_BYTES: usize = 8 << 20;
 
 /// A task as its client reads it.
 fn describe(task: &TaskRecord) -> Value {
@@ -107,7 +116,7 @@ async fn batch_status(
     State(app): State<Arc<App>>,
     Identity(client): Identity,
     JsonBody(body): JsonBody<BatchBody>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Response, ApiError> {
     if body.task_ids.len() > MAX_TASKS_PER_CALL {
         return Err(ApiError::field(
             ErrorCode::RequestInvalid,
@@ -118,26 +127,70 @@ async fn batch_status(
             ),
         ));
     }
-    let mut known = app.store.tasks(&body.task_ids, true).await?;
-    known.retain(|_, task| task.owner == client.id);
+    let mut seen = HashSet::with_capacity(body.task_ids.len());
+    let ids: Vec<Uuid> = body.task_ids.into_iter().filter(|id| seen.insert(*id)).collect();
+    let sizes = app.store.result_sizes(&ids).await?;
+    let parts = parts(&ids, &sizes);
+    let tasks = futures_util::stream::iter(parts).then(move |part| {
+        let app = Arc::clone(&app);
+        async move { batch_part(&app, client.id, &part).await }
+    });
+    let head = futures_util::stream::iter([Ok(r#"{"response":"batch","results":{"#.to_owned())]);
+    let end = futures_util::stream::iter([Ok("}}".to_owned())]);
+    let mut is_first = true;
+    let tasks = tasks.map_ok(move |text| {
+        if std::mem::take(&mut is_first) {
+            text
+        } else {
+            format!(",{text}")
+        }
+    });
+    let body = Body::from_stream(head.chain(tasks).chain(end));
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// Splits tasks in such a way that the results of a part together have no more than [`PART_BYTES`], unless it is one.
+fn parts(ids: &[Uuid], sizes: &HashMap<Uuid, usize>) -> Vec<Vec<Uuid>> {
+    let mut parts: Vec<Vec<Uuid>> = Vec::new();
+    let mut bytes = 0;
+    for id in ids {
+        let size = sizes.get(id).copied().unwrap_or_default();
+        match parts.last_mut() {
+            Some(part) if bytes + size <= PART_BYTES => part.push(*id),
+            Some(_) | None => {
+                parts.push(vec![*id]);
+                bytes = 0;
+            }
+        }
+        bytes += size;
+    }
+    parts
+}
+
+/// Some tasks of a batch, as the fields of a JSON object.
+///
+/// # Errors
+/// [`StoreError`]: the answer is broken off, and its client asks again.
+async fn batch_part(app: &App, client: Uuid, ids: &[Uuid]) -> Result<String, StoreError> {
+    let mut known = app.store.tasks(ids, true).await?;
+    known.retain(|_, task| task.owner == client);
     let fetched: Vec<Uuid> = known
         .values()
         .filter(|task| task.result.is_some())
         .map(|task| task.id)
         .collect();
     app.store.mark_fetched(&fetched, clock::now()).await?;
-    let results: Map<String, Value> = body
-        .task_ids
-        .iter()
-        .map(|id| {
-            let status = known.get(id).map_or_else(
-                || json!({"task_id": id, "status": "failed", "reason": "unknown task id"}),
-                describe,
-            );
-            (id.to_string(), status)
-        })
-        .collect();
-    Ok(Json(json!({"response": "batch", "results": results})))
+    let mut text = String::new();
+    for id in ids {
+        let status = known.get(id).map_or_else(
+            || json!({"task_id": id, "status": "failed", "reason": "unknown task id"}),
+            describe,
+        );
+        let comma = if text.is_empty() { "" } else { "," };
+        // Writing to a string does not fail.
+        let _ = write!(text, r#"{comma}"{id}":{status}"#);
+    }
+    Ok(text)
 }
 
 /// The tasks of a group. Who asks for them is about to wait for their results, so the queue is made again if it is gone.
@@ -155,4 +208,20 @@ async fn task_group(
         .map(|task| json!({"id": task}))
         .collect();
     Ok(Json(json!({"taskgroup_id": id, "tasks": tasks})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_results_are_read_a_few_at_a_time() {
+        let ids: Vec<Uuid> = (1..=6).map(Uuid::from_u128).collect();
+        let sizes = [1, PART_BYTES - 1, 1, PART_BYTES + 5, 2].into_iter().enumerate();
+        let sizes: HashMap<Uuid, usize> = sizes.map(|(index, size)| (ids[index], size)).collect();
+        let lengths: Vec<usize> = parts(&ids, &sizes).iter().map(Vec::len).collect();
+        assert_eq!(lengths, [2, 1, 1, 2], "the last has no result");
+        assert_eq!(parts(&ids, &HashMap::new()).len(), 1);
+        assert!(parts(&[], &sizes).is_empty());
+    }
 }

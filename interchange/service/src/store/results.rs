@@ -139,6 +139,20 @@ impl Store {
         }))
     }
 
+    /// The bytes of the results that there are of these tasks.
+    pub(crate) async fn result_sizes(&self, tasks: &[Uuid]) -> Result<HashMap<Uuid, usize>, StoreError> {
+        let mut sizes = HashMap::with_capacity(tasks.len());
+        reading!(self, pool => {
+            // As a 64-bit number on both databases.
+            let select = "SELECT task_id, CAST(LENGTH(body) AS BIGINT) AS bytes FROM results WHERE task_id IN";
+            for row in fetch_by_ids!(pool, tasks, select) {
+                let bytes: i64 = row.try_get("bytes")?;
+                sizes.insert(row.try_get("task_id")?, usize::try_from(bytes).unwrap_or_default());
+            }
+        });
+        Ok(sizes)
+    }
+
     /// Notes that these tasks' results are on their clients' queues, or have no queue to go to.
     pub(crate) async fn mark_forwarded(&self, tasks: &[Uuid], now: Milliseconds) -> Result<(), StoreError> {
         update_by_ids!(self, tasks, "UPDATE tasks SET forwarded_at = ", now; " WHERE id IN");
