@@ -144,6 +144,21 @@ def test_an_endpoint_keeps_its_id_and_queue_when_it_registers_again(alice):
     assert first["endpoint_id"] in [endpoint["uuid"] for endpoint in alice.done("GET", "/v2/endpoints?role=owner")]
 
 
+def test_tasks_of_an_endpoint_that_becomes_one_of_the_other_kind_get_an_error(interchange, alice):
+    """As when somebody goes from 3.16 to 4.19: its former queues are not read any more."""
+    registration, function = alice.endpoint(), alice.function()
+    path = f"/v3/endpoints/{registration['endpoint_id']}"
+    template = {"endpoint_name": "e", "metadata": {"user_config_template": "engine: {}"}}
+    for kind in (template, {"endpoint_name": "e", "metadata": {"config": {}}}):
+        tasks = alice.submit(registration["endpoint_id"], function, 2)["tasks"][function]
+        alice.done("PUT", path, kind)
+        for task in tasks:
+            answer = alice.done("GET", f"/v2/tasks/{task}")
+            assert answer["status"] == "failed" and "another kind" in answer["exception"], answer
+    queues = interchange.broker.queues(interchange.virtual_host)
+    assert f"{registration['endpoint_id']}.tasks" in queues and f"{registration['endpoint_id']}.commands" not in queues
+
+
 def test_a_template_endpoint_gets_a_command_queue_and_no_task_queue(alice):
     registration = alice.endpoint("template")
     assert registration["command_queue_info"]["queue"] == f"{registration['endpoint_id']}.commands"
@@ -254,6 +269,29 @@ def test_a_task_goes_to_its_endpoint_and_its_result_comes_back(interchange, alic
     assert {task["id"] for task in answer["tasks"]} == {first, second}
 
 
+def test_a_batch_of_large_results_is_read_whole(alice, speak):
+    """They are more than the service has in memory for one call."""
+    registration, function = alice.endpoint(), alice.function()
+    submitted = alice.submit(registration["endpoint_id"], function, 12)
+    tasks = submitted["tasks"][function]
+    speaker = speak(registration)
+    speaker.tasks(12)
+    data = {task: f"00\n{task * 30000}" for task in tasks}
+    for task in tasks:
+        speaker.publish("result", result_body(task, data[task]))
+    unknown = "00000000-0000-0000-0000-000000000001"
+    asked = {"task_ids": [*tasks, unknown, tasks[0]]}
+
+    def found():
+        results = alice.done("POST", "/v2/batch_status", asked)["results"]
+        return results if all(results[task]["status"] == "success" for task in tasks) else None
+
+    results = eventually(found, "all results", 30)
+    assert {task: results[task]["result"] for task in tasks} == data
+    assert results[unknown]["reason"] == "unknown task id" and len(results) == 13
+    assert alice.done("POST", "/v2/batch_status", {"task_ids": []})["results"] == {}
+
+
 def test_a_later_submit_joins_its_task_group(alice):
     registration, function = alice.endpoint(), alice.function()
     first = alice.submit(registration["endpoint_id"], function)
@@ -287,12 +325,45 @@ FUNCTION = "11111111-1111-1111-1111-111111111111"
             "PAYLOAD_TOO_LARGE",
             f"tasks.{FUNCTION}[1]",
         ),
+        (
+            {"tasks": {FUNCTION: ["x"]}, "resource_specification": {"x": "x" * 16384}},
+            413,
+            "PAYLOAD_TOO_LARGE",
+            "resource_specification",
+        ),
+        (
+            {"tasks": {FUNCTION: ["x"]}, "result_serializers": ["x" * 1024] * 16},
+            413,
+            "PAYLOAD_TOO_LARGE",
+            "result_serializers",
+        ),
+        (
+            {"tasks": {FUNCTION: ["x"]}, "user_endpoint_config": {"x": "x" * (8 << 20)}},
+            413,
+            "PAYLOAD_TOO_LARGE",
+            "user_endpoint_config",
+        ),
     ],
 )
 def test_a_wrong_submit_is_refused_with_its_field(alice, body, status, code, field):
     endpoint = alice.endpoint()["endpoint_id"]
     got, answer = alice.call("POST", f"/v3/endpoints/{endpoint}/submit", body)
     assert (got, answer["code"], answer["error_args"]) == (status, code, [field]), answer
+
+
+def test_a_function_and_arguments_that_make_too_large_a_message_are_refused(alice, speak):
+    registration = alice.endpoint()
+    function = alice.function(function_code="c" * (10 << 20))
+    body = {"tasks": {function: ["x", "x" * (7 << 20)]}}
+    status, answer = alice.call("POST", f"/v3/endpoints/{registration['endpoint_id']}/submit", body)
+    assert (status, answer["code"], answer["error_args"]) == (413, "PAYLOAD_TOO_LARGE", [f"tasks.{function}"]), answer
+    # Escapes are bytes of the message too: of these lines each has three.
+    body["tasks"][function] = ["x\n" * (2 << 20)]
+    status, answer = alice.call("POST", f"/v3/endpoints/{registration['endpoint_id']}/submit", body)
+    assert status == 413, answer
+    body["tasks"][function] = ["x" * (5 << 20)]
+    alice.done("POST", f"/v3/endpoints/{registration['endpoint_id']}/submit", body)
+    assert len(speak(registration).tasks(1)) == 1
 
 
 def test_a_body_that_is_no_json_is_refused(interchange, alice):

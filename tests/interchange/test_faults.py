@@ -168,7 +168,8 @@ def test_a_broker_that_lost_everything_is_made_ready_again(keeper, ill_used):
     try:
         api = Api(interchange, interchange.create_client("emptied"))
         registration, function = api.endpoint(), api.function()
-        waited = api.submit(registration["endpoint_id"], function, 3)["tasks"][function]
+        waiting = api.submit(registration["endpoint_id"], function, 3)
+        waited = waiting["tasks"][function]
         speaker = Speaker(registration)
         speaker.tasks(3)
         speaker.publish("result", result_body(waited[0]))
@@ -184,14 +185,45 @@ def test_a_broker_that_lost_everything_is_made_ready_again(keeper, ill_used):
         speaker = Speaker(registration)
         got = [properties.headers["task_uuid"] for properties, _ in speaker.tasks(3)]
         assert sorted(got) == sorted([*waited[1:], *submitted["tasks"][function]])
-        speaker.publish("result", result_body(submitted["tasks"][function][0]))
-        connection, queue = api.result_queue(submitted["task_group_id"])
-        (method, _, _) = next(connection.channel().consume(queue, inactivity_timeout=20))
-        assert method is not None
-        connection.close()
+        for task, group in ((waited[1], waiting), (submitted["tasks"][function][0], submitted)):
+            speaker.publish("result", result_body(task))
+            connection, queue = api.result_queue(group["task_group_id"])
+            (method, _, body) = next(connection.channel().consume(queue, inactivity_timeout=20))
+            assert method is not None and task in body.decode()
+            connection.close()
         speaker.close()
     finally:
         interchange.stop()
+
+
+def test_a_task_that_the_broker_does_not_take_gets_an_error_and_is_in_nobodys_way(keeper):
+    broker = RabbitMQ(keeper, name="narrow", settings="max_message_size = 100000").start()
+    interchange = Interchange(keeper, checkout.binary("interchange"), broker, name="with-narrow").start()
+    try:
+        api = Api(interchange, interchange.create_client("narrow"))
+        registration, function = api.endpoint(), api.function()
+        tasks = {function: ["small", "x" * 200000, "small", "x" * 300000]}
+        submitted = api.submit(registration["endpoint_id"], function, tasks=tasks)["tasks"][function]
+        speaker = Speaker(registration)
+        missing = {submitted[0], submitted[2]}
+        while missing:
+            # What was published when the channel closed comes a second time.
+            missing -= {properties.headers["task_uuid"] for properties, _ in speaker.tasks(1)}
+        for task in (submitted[1], submitted[3]):
+
+            def refused(task=task):
+                answer = api.done("GET", f"/v2/tasks/{task}")
+                return answer["status"] == "failed" and "max_message_size" in answer["exception"]
+
+            eventually(refused, "the error", 30)
+        (later,) = api.submit(registration["endpoint_id"], function)["tasks"][function]
+        while later not in {properties.headers["task_uuid"] for properties, _ in speaker.tasks(1)}:
+            pass
+        speaker.close()
+        eventually(lambda: metric(interchange, "outbox_tasks") == 0, "the outbox is empty", 30)
+    finally:
+        interchange.stop()
+        broker.end()
 
 
 @pytest.mark.parametrize("later", [0, 1])

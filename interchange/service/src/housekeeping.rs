@@ -21,6 +21,8 @@ const NUDGE_AFTER_MS: i64 = 60_000;
 /// For so long after its end a code is remembered, so that a thief who uses it again is noticed, and for so long attempts
 /// to sign in are counted.
 const OLD_SIGN_IN_MS: i64 = 24 * 3_600_000;
+/// Results that are forwarded at once: each may have 10 MiB.
+const FORWARD_LIMIT: i64 = 32;
 /// Rows that are deleted in one transaction.
 const DELETE_LIMIT: i64 = 1_000;
 
@@ -182,8 +184,13 @@ async fn remove_queue(live: &Live, name: &str) -> bool {
 async fn forward_results(app: &App) -> Result<(), WorkError> {
     let live = app.broker.live()?;
     let before = clock::now().saturating_sub(FORWARD_AFTER_MS);
-    let results = app.store.unforwarded_results(before, DELETE_LIMIT).await?;
-    Ok(forward_all(app, &live, results).await?)
+    loop {
+        let results = app.store.unforwarded_results(before, FORWARD_LIMIT).await?;
+        if results.is_empty() {
+            return Ok(());
+        }
+        forward_all(app, &live, results).await?;
+    }
 }
 
 /// Starts user endpoints again that are silent although tasks wait and their template endpoint is there.

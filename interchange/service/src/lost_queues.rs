@@ -1,4 +1,4 @@
-//! Queues of endpoints that the broker has lost, with all that was in them: they are made again, and their tasks are
+//! Queues that the broker has lost, with all that was in them: they are made again, and the tasks of endpoints' queues are
 //! published again.
 //!
 //! A broker may be set up anew, a queue may be removed, and a node of RabbitMQ 4 that is killed within a second of a
@@ -8,20 +8,27 @@
 use std::collections::HashSet;
 
 use crate::app::{App, WorkError};
-use crate::broker::{BrokerError, Live, endpoint_queue};
+use crate::broker::{BrokerError, Live, endpoint_queue, result_queue};
 use crate::store::Endpoint;
 use crate::{clock, outbox};
 
 /// Tasks that the broker has had for less than this are not missed yet.
 const MISSED_AFTER_MS: i64 = 15_000;
 
-/// Makes the queues of all these endpoints that are not there.
+/// Makes the queues that are not there: of all these endpoints, and of the task groups that wait for results.
 ///
 /// # Errors
 /// [`WorkError`]: the store or the broker failed.
 pub(crate) async fn make_all(app: &App, live: &Live, endpoints: &[Endpoint]) -> Result<(), WorkError> {
     let queues = app.broker.management().queue_use().await.map_err(BrokerError::from)?;
     let present: HashSet<String> = queues.into_iter().map(|(name, _)| name).collect();
+    // Before the tasks: a result without a queue to go to is one that nobody waits for.
+    for group in app.store.groups_that_wait().await? {
+        let queue = result_queue(group.owner, group.id);
+        if !present.contains(&queue) {
+            live.declare_result_queue(&queue).await?;
+        }
+    }
     for endpoint in endpoints {
         // Of those that are there this says whether they have other options.
         live.declare_endpoint_queue(endpoint).await?;
@@ -39,7 +46,7 @@ pub(crate) async fn make_all(app: &App, live: &Live, endpoints: &[Endpoint]) -> 
 pub(crate) async fn replace(app: &App) -> Result<(), WorkError> {
     let live = app.broker.live()?;
     let before = clock::now().saturating_sub(MISSED_AFTER_MS);
-    for endpoint in app.store.endpoints_with_tasks_sent(before).await? {
+    for endpoint in app.store.endpoints_with_missed_tasks(before).await? {
         let queue = endpoint_queue(endpoint.id, endpoint.registration.kind);
         // A queue that is dead shows nothing, like one that is idle.
         match live.is_idle(&queue).await? {
@@ -47,7 +54,10 @@ pub(crate) async fn replace(app: &App) -> Result<(), WorkError> {
             None => {}
             Some(_) => continue,
         }
-        outbox::make_queue_again(app, &live, &endpoint).await?;
+        // The broker may have taken a minute for that.
+        if app.store.endpoint(endpoint.id).await?.is_some() {
+            outbox::make_queue_again(app, &live, &endpoint).await?;
+        }
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use waypost_protocol::{HEADER_FUNCTION, HEADER_RESOURCES, HEADER_SERIALIZERS, HEADER_TASK, Message, Task, encode};
 
 use crate::app::{App, WorkError};
-use crate::broker::{Live, Outgoing, Published, endpoint_queue, persistent};
+use crate::broker::{Live, Outgoing, Published, Publisher, endpoint_queue, persistent};
 use crate::clock::{self, Milliseconds};
 use crate::store::{Endpoint, EndpointKind, OutboxEntry, Submission};
 use crate::user_endpoints;
@@ -92,8 +92,9 @@ pub(crate) async fn hand_over(
             let entries = &submission.entries;
             let starting = live.publisher.publish(command.as_slice());
             // Both are under way at once, in this order. A command that is lost is made good when the endpoint comes online.
-            let (_, outcome) = tokio::join!(starting, publish(&app, &live, entries, Some(answered)));
-            if let Err(error) = outcome {
+            let publishing = publish(&app, &live, &live.publisher, entries, Some(answered));
+            let (_, outcome) = tokio::join!(starting, publishing);
+            if let Err(error) = leave_to_sweep(&app, outcome).await {
                 tracing::warn!(%error, tasks = entries.len(), "tasks are accepted and will be published later");
             }
         }
@@ -104,21 +105,34 @@ pub(crate) async fn hand_over(
     }
 }
 
-/// Publishes tasks and notes which of them the broker has confirmed. Until it returns, the entries are claimed.
-/// `answered` is dropped when the broker has answered for all of them.
+/// Ends the claims on tasks whose channel closed before the broker had answered: whoever has the next one may publish
+/// them.
+async fn leave_to_sweep(app: &App, outcome: Result<Vec<Uuid>, WorkError>) -> Result<(), WorkError> {
+    let unknown = outcome?;
+    if !unknown.is_empty() {
+        app.store.renew_claims(&unknown, 0).await?;
+        app.left_over.notify_one();
+    }
+    Ok(())
+}
+
+/// Publishes tasks, notes which of them the broker has confirmed, and returns those of which it said nothing before the
+/// channel closed. Until it returns, the entries are claimed. `answered` is dropped when the broker has answered for all
+/// of them.
 ///
 /// # Errors
 /// [`WorkError`]: the store or the broker failed; the sweep will publish what is left.
 async fn publish(
     app: &App,
     live: &Live,
+    publisher: &Publisher,
     entries: &[OutboxEntry],
     answered: Option<oneshot::Sender<()>>,
-) -> Result<(), WorkError> {
+) -> Result<Vec<Uuid>, WorkError> {
     // Both go on at once: a publish that is not polled while claims are renewed may have been given the one connection
     // that the renewal waits for.
     tokio::select! {
-        outcome = publish_all(app, live, entries, answered) => outcome,
+        outcome = publish_all(app, live, publisher, entries, answered) => outcome,
         never = keep_claimed(app, entries) => match never {},
     }
 }
@@ -137,23 +151,25 @@ async fn keep_claimed(app: &App, entries: &[OutboxEntry]) -> Infallible {
 async fn publish_all(
     app: &App,
     live: &Live,
+    publisher: &Publisher,
     entries: &[OutboxEntry],
     mut answered: Option<oneshot::Sender<()>>,
-) -> Result<(), WorkError> {
+) -> Result<Vec<Uuid>, WorkError> {
     let timer = app.metrics.publish_seconds.start_timer();
+    let mut unknown = Vec::new();
     let mut rest = entries;
     while !rest.is_empty() {
         let (part, later) = rest.split_at(first_part(rest));
         let messages: Vec<Outgoing> = part.iter().map(task_message).collect();
-        let outcomes = live.publisher.publish(&messages).await;
+        let outcomes = publisher.publish(&messages).await;
         if later.is_empty() {
             answered.take();
         }
-        note(app, live, part, outcomes).await?;
+        unknown.extend(note(app, live, part, outcomes).await?);
         rest = later;
     }
     timer.observe_duration();
-    Ok(())
+    Ok(unknown)
 }
 
 /// How many of the entries are published at once: as many as make up [`PART_BYTES`], and at least one. Each message has
@@ -167,8 +183,13 @@ fn first_part(entries: &[OutboxEntry]) -> usize {
     fitting.count().max(1)
 }
 
-/// Notes what became of published entries.
-async fn note(app: &App, live: &Live, entries: &[OutboxEntry], outcomes: Vec<Published>) -> Result<(), WorkError> {
+/// Notes what became of published entries, and returns those of which it is not known.
+async fn note(
+    app: &App,
+    live: &Live,
+    entries: &[OutboxEntry],
+    outcomes: Vec<Published>,
+) -> Result<Vec<Uuid>, WorkError> {
     let mut confirmed: Vec<Uuid> = Vec::with_capacity(entries.len());
     let mut unknown: Vec<Uuid> = Vec::new();
     let mut homeless: HashSet<Uuid> = HashSet::new();
@@ -190,15 +211,10 @@ async fn note(app: &App, live: &Live, entries: &[OutboxEntry], outcomes: Vec<Pub
         tokio::time::sleep(RETRY_PAUSE).await;
     }
     app.metrics.tasks_published.inc_by(count as u64);
-    if !unknown.is_empty() {
-        // Their channel is closed: whoever has the next one may publish them.
-        app.store.renew_claims(&unknown, 0).await?;
-        app.left_over.notify_one();
-    }
     for id in homeless {
         restore_queue(app, live, id).await?;
     }
-    Ok(())
+    Ok(unknown)
 }
 
 /// Sees to it that an endpoint's tasks without a result are published, for what the broker had of them is lost.
@@ -240,10 +256,14 @@ pub(crate) async fn sweep(app: Arc<App>, stop: CancellationToken) {
     let mut broker = app.broker.watch();
     loop {
         let live = broker.borrow_and_update().clone();
-        if let Some(live) = live
-            && let Err(error) = pass(&app, &live).await
-        {
-            tracing::warn!(%error, "left-over tasks could not be published yet");
+        if let Some(live) = live {
+            let outcome = tokio::select! {
+                () = stop.cancelled() => return,
+                outcome = pass(&app, &live) => outcome,
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(%error, "left-over tasks could not be published yet");
+            }
         }
         tokio::select! {
             () = stop.cancelled() => return,
@@ -254,9 +274,9 @@ pub(crate) async fn sweep(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
-/// Publishes every entry that nobody claims.
+/// Publishes every entry that nobody claims, as long as the connection is good.
 async fn pass(app: &App, live: &Live) -> Result<(), WorkError> {
-    loop {
+    while live.is_open() {
         let now = clock::now();
         let entries = app.store.claim_outbox(now, claimed_until(), SWEEP_LIMIT).await?;
         if entries.is_empty() {
@@ -267,11 +287,40 @@ async fn pass(app: &App, live: &Live) -> Result<(), WorkError> {
             "publishing tasks that were accepted and not confirmed"
         );
         app.metrics.outbox_recovered.inc_by(entries.len() as u64);
-        publish(app, live, &entries, None).await?;
+        // By a channel of its own: the broker closes it for a message that it does not take.
+        let publisher = live.lone_publisher().await?;
+        let unknown = publish(app, live, &publisher, &entries, None).await?;
+        publisher.close().await;
+        if live.is_open() {
+            let left = entries.iter().filter(|entry| unknown.contains(&entry.task_id));
+            publish_singly(app, live, left).await?;
+        } else {
+            leave_to_sweep(app, Ok(unknown)).await?;
+        }
         let endpoints: HashSet<Uuid> = entries.iter().map(|entry| entry.endpoint_id).collect();
         let endpoints: Vec<Uuid> = endpoints.into_iter().collect();
         user_endpoints::send_start_commands(app, live, &endpoints).await?;
     }
+    Ok(())
+}
+
+/// Publishes entries that are left of a batch for which the broker has closed the channel, each by a channel of its own:
+/// one that it does not take gets an error, and is in the way of no other.
+async fn publish_singly(app: &App, live: &Live, entries: impl Iterator<Item = &OutboxEntry>) -> Result<(), WorkError> {
+    for entry in entries {
+        let publisher = live.lone_publisher().await?;
+        let unknown = publish(app, live, &publisher, std::slice::from_ref(entry), None).await?;
+        publisher.close().await;
+        if !unknown.is_empty() && live.is_open() {
+            let reason = format!(
+                "The service's message broker does not take this task, whose function and arguments have {} bytes: its own \
+                 limit of a message's size (max_message_size) may be lower",
+                entry.code.len() + entry.payload.len()
+            );
+            user_endpoints::give_up(app, &unknown, &reason).await?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

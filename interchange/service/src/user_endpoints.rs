@@ -214,12 +214,20 @@ pub(crate) async fn could_not_start(app: &App, id: Uuid, reason: &str) -> Result
 /// # Errors
 /// [`WorkError`]: the store or the broker failed.
 pub(crate) async fn give_up_deleted(app: &App, id: Uuid) -> Result<(), WorkError> {
-    let live = app.broker.live()?;
     let tasks = app.store.unfinished_tasks(id).await?;
     let reason = format!("Endpoint {id} was deleted before this task had a result");
-    let arrivals = tasks.iter().map(|task| failure(*task, &reason)).collect();
+    give_up(app, &tasks, &reason).await
+}
+
+/// Gives these tasks an error.
+///
+/// # Errors
+/// [`WorkError`]: the store or the broker failed.
+pub(crate) async fn give_up(app: &App, tasks: &[Uuid], reason: &str) -> Result<(), WorkError> {
+    let live = app.broker.live()?;
+    let arrivals = tasks.iter().map(|task| failure(*task, reason)).collect();
     settle(app, &live, arrivals).await?;
-    Ok(app.store.settle_outbox(tasks, clock::now()).await?)
+    Ok(app.store.settle_outbox(tasks.to_vec(), clock::now()).await?)
 }
 
 /// Gives every task of an endpoint that has no result an error, and takes it from the endpoint's queue.
@@ -233,14 +241,16 @@ pub(crate) async fn fail_unfinished(app: &App, endpoint: &Endpoint, reason: &str
         return Ok(());
     }
     tracing::warn!(endpoint_id = %endpoint.id, tasks = tasks.len(), reason, "giving up tasks");
-    let arrivals = tasks.iter().map(|task| failure(*task, reason)).collect();
-    settle(app, &live, arrivals).await?;
-    app.store.settle_outbox(tasks.clone(), clock::now()).await?;
+    give_up(app, &tasks, reason).await?;
     Ok(withdraw(&live, &endpoint_queue(endpoint.id, endpoint.registration.kind), &tasks).await?)
 }
 
+/// Of a reason so many bytes are told: an endpoint may name any, and each of its tasks gets it twice.
+const REASON_MAX: usize = 16 << 10;
+
 /// The result of a task that the service itself gives up.
 fn failure(task_id: Uuid, reason: &str) -> Arrival {
+    let reason = &reason[..reason.floor_char_boundary(REASON_MAX)];
     let now = clock::now();
     let body = encode(&Message::Result(TaskResult {
         task_id,

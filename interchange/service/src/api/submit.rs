@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::routing::post;
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use super::extract::{JsonBody, PathId, parse_id};
 use super::functions;
 use crate::app::App;
 use crate::auth::Identity;
-use crate::broker::{Live, result_queue};
+use crate::broker::{BODY_MAX, HEADERS_MAX, Live, result_queue};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::{Client, Endpoint, EndpointKind, Function, OutboxEntry, Submission};
 use crate::{clock, outbox, user_endpoints};
@@ -53,7 +53,26 @@ async fn submit(
         .filter(|endpoint| endpoint.registration.kind != EndpointKind::User)
         .ok_or_else(|| ApiError::endpoint_not_found(endpoint_id))?;
     let tasks = checked(&app, body.tasks)?;
+    let user_config = body.user_endpoint_config.unwrap_or_default();
+    let user_runtime = body.user_runtime.unwrap_or_default();
+    // The start command has both, and some hundred bytes beside them.
+    check_length(
+        "user_endpoint_config",
+        json_length(&user_config) + json_length(&user_runtime),
+        BODY_MAX / 2,
+    )?;
+    let resource_specification = body
+        .resource_specification
+        .filter(|specification| !specification.is_empty())
+        .map(|specification| Value::Object(specification).to_string());
+    let result_serializers = body.result_serializers.unwrap_or_default();
+    let specified = resource_specification.as_deref().map_or(0, str::len);
+    check_length("resource_specification", specified, HEADERS_MAX)?;
+    // In the header each has its length before it.
+    let listed: usize = result_serializers.iter().map(|name| name.len() + 5).sum();
+    check_length("result_serializers", specified + listed, HEADERS_MAX)?;
     let functions = check_functions(&app, &target, &client, &tasks).await?;
+    check_bodies(&tasks, &functions)?;
     let live = app.broker.live()?;
 
     let (group_id, new_group) = match body.task_group_id {
@@ -73,8 +92,6 @@ async fn submit(
 
     let mut command = None;
     let endpoint = if target.registration.kind == EndpointKind::Template {
-        let user_config = body.user_endpoint_config.unwrap_or_default();
-        let user_runtime = body.user_runtime.unwrap_or_default();
         let endpoint = user_endpoints::obtain(&app, &live, &target, &client, &user_config, &user_runtime).await?;
         command = Some(user_endpoints::start_command(&app, target.id, &endpoint, &client));
         endpoint.id
@@ -82,11 +99,6 @@ async fn submit(
         target.id
     };
 
-    let resource_specification = body
-        .resource_specification
-        .filter(|specification| !specification.is_empty())
-        .map(|specification| Value::Object(specification).to_string());
-    let result_serializers = body.result_serializers.unwrap_or_default();
     let codes: HashMap<Uuid, Arc<str>> = functions
         .into_iter()
         .map(|(id, function)| (id, Arc::from(function.code)))
@@ -165,6 +177,58 @@ fn checked(app: &App, tasks: BTreeMap<String, Vec<String>>) -> Result<Vec<(Uuid,
     Ok(new)
 }
 
+/// Refuses what has more bytes than a message of the broker may have.
+fn check_length(field: &str, bytes: usize, allowed: usize) -> Result<(), ApiError> {
+    if bytes <= allowed {
+        return Ok(());
+    }
+    Err(ApiError::field(
+        ErrorCode::PayloadTooLarge,
+        field,
+        format!("it has {bytes} bytes, and {allowed} are allowed"),
+    ))
+}
+
+/// How many bytes a value has in JSON.
+fn json_length<T: Serialize + ?Sized>(value: &T) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Neither text nor maps by text can fail to be written.
+    let _ = serde_json::to_writer(&mut count, value);
+    count.0
+}
+
+/// Refuses tasks whose arguments and function together are more than a message may have.
+fn check_bodies(tasks: &[(Uuid, String)], functions: &HashMap<Uuid, Function>) -> Result<(), ApiError> {
+    /// A character of text is no more than six bytes of JSON.
+    const WIDEST: usize = 6;
+    /// What stands beside both in a task's message.
+    const FRAME: usize = 256;
+    for (function, payload) in tasks {
+        let code = functions.get(function).map_or("", |function| &function.code);
+        if (code.len() + payload.len()) * WIDEST + FRAME > BODY_MAX {
+            let bytes = json_length(code) + json_length(payload) + FRAME;
+            if bytes > BODY_MAX {
+                return Err(ApiError::field(
+                    ErrorCode::PayloadTooLarge,
+                    format!("tasks.{function}"),
+                    format!("arguments and function make a message of {bytes} bytes, and {BODY_MAX} are allowed"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether this client may run these functions there.
 async fn check_functions(
     app: &App,
@@ -231,4 +295,37 @@ pub(super) async fn renew_group(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_length_of_json_is_counted_as_it_is_written() {
+        for text in ["", "plain", "line\nline", "\u{1}\"\\", "é"] {
+            assert_eq!(json_length(text), serde_json::to_string(text).unwrap().len());
+        }
+    }
+
+    #[test]
+    fn a_task_that_makes_too_large_a_message_is_refused() {
+        let id = Uuid::from_u128(1);
+        let function = |bytes| Function {
+            id,
+            owner: id,
+            name: String::new(),
+            description: None,
+            code: "c".repeat(bytes),
+            metadata: String::new(),
+            public: false,
+            created_at: 0,
+        };
+        let functions = |bytes| HashMap::from([(id, function(bytes))]);
+        let tasks = [(id, "p".repeat(BODY_MAX / 2))];
+        assert!(check_bodies(&tasks, &functions(BODY_MAX / 2 - 1_000)).is_ok());
+        assert!(check_bodies(&tasks, &functions(BODY_MAX / 2)).is_err());
+        // In JSON it has twice the bytes.
+        assert!(check_bodies(&[(id, "\n".repeat(BODY_MAX / 2))], &functions(1)).is_err());
+    }
 }

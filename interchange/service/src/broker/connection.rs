@@ -15,7 +15,7 @@ use url::Url;
 use super::management::Management;
 use super::names::{BrokerUser, endpoint_queue};
 use super::publisher::Publisher;
-use super::{BrokerError, at};
+use super::{BrokerError, answer, at};
 use crate::cli::TaskQueueType;
 use crate::clock::Milliseconds;
 use crate::config::Settings;
@@ -179,7 +179,10 @@ impl Broker {
         }
         let connection = self.open("waypost interchange, trying a queue").await?;
         let channel = new_channel(&connection).await?;
-        let got = channel.basic_get(queue.into(), BasicGetOptions::default()).await;
+        let got = channel
+            .basic_get(queue.into(), BasicGetOptions::default())
+            .await
+            .map_err(at("trying a queue"));
         if let Ok(Some(message)) = &got {
             let back = BasicNackOptions {
                 requeue: true,
@@ -191,15 +194,15 @@ impl Broker {
         at_most(connection.close(200, "done".into())).await;
         match got {
             Ok(_) => Ok(false),
-            Err(error) if is_hard(&error, AMQPHardError::INTERNALERROR) => Ok(true),
-            Err(source) => Err(at("trying a queue")(source)),
+            Err(error) if kind(&error) == Some(&AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR)) => Ok(true),
+            Err(error) => Err(error),
         }
     }
 }
 
 /// A new channel on a connection.
 pub(crate) async fn new_channel(connection: &Connection) -> Result<Channel, BrokerError> {
-    connection.create_channel().await.map_err(at("opening a channel"))
+    answer("opening a channel", connection.create_channel()).await
 }
 
 /// Quorum queues of RabbitMQ 4 drop a message after 20 deliveries unless told otherwise; those of RabbitMQ 3 never do
@@ -270,10 +273,8 @@ impl Live {
             at_most(old.close(200, "replaced".into())).await;
         }
         *count += 1;
-        match channel
-            .queue_declare(name.into(), QueueDeclareOptions::durable(), arguments)
-            .await
-        {
+        let declared = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), arguments);
+        match answer("declaring a queue", declared).await {
             Ok(_) => Ok(()),
             Err(error) if is_soft(&error, AMQPSoftError::PRECONDITIONFAILED) => {
                 tracing::warn!(
@@ -282,7 +283,7 @@ impl Live {
                 );
                 Ok(())
             }
-            Err(source) => Err(at("declaring a queue")(source)),
+            Err(error) => Err(error),
         }
     }
 
@@ -296,13 +297,14 @@ impl Live {
             passive: true,
             ..QueueDeclareOptions::default()
         };
-        match channel.queue_declare(name.into(), passive, FieldTable::default()).await {
+        let found = channel.queue_declare(name.into(), passive, FieldTable::default());
+        match answer("looking at a queue", found).await {
             Ok(queue) => {
                 at_most(channel.close(200, "done".into())).await;
                 Ok(Some((queue.message_count(), queue.consumer_count()) == (0, 0)))
             }
             Err(error) if is_soft(&error, AMQPSoftError::NOTFOUND) => Ok(None),
-            Err(source) => Err(at("looking at a queue")(source)),
+            Err(error) => Err(error),
         }
     }
 
@@ -312,6 +314,7 @@ impl Live {
     /// [`BrokerError::Amqp`].
     pub(crate) async fn delete_queue(&self, name: &str) -> Result<(), BrokerError> {
         let channel = new_channel(&self.publishing).await?;
+        // Of a queue that is dead the broker takes 5 s to be sure.
         channel
             .queue_delete(name.into(), QueueDeleteOptions::default())
             .await
@@ -331,19 +334,45 @@ impl Live {
             if_empty: true,
             ..QueueDeleteOptions::default()
         };
-        match channel.queue_delete(name.into(), options).await {
+        match answer("deleting a queue", channel.queue_delete(name.into(), options)).await {
             Ok(_) => {
                 at_most(channel.close(200, "done".into())).await;
                 Ok(true)
             }
             Err(error) if is_soft(&error, AMQPSoftError::PRECONDITIONFAILED) => Ok(false),
-            Err(source) => Err(at("deleting a queue")(source)),
+            Err(error) => Err(error),
         }
     }
 
-    /// Waits for the connections to fail.
+    /// Waits for the connection to fail, or one of the channels that messages are published on: both are made again
+    /// together.
     pub(crate) async fn failed(&self) -> BrokerError {
-        failure(&self.publishing, "publishing").await
+        let what = tokio::select! {
+            biased;
+            error = failure(&self.publishing, "publishing") => return error,
+            () = self.publisher.ended() => "tasks",
+            () = self.forwarder.ended() => "results",
+        };
+        if self.publishing.status().connected() {
+            BrokerError::ChannelClosed { what }
+        } else {
+            BrokerError::Disconnected
+        }
+    }
+
+    /// Whether the connection is there.
+    pub(crate) fn is_open(&self) -> bool {
+        self.publishing.status().connected()
+    }
+
+    /// A publisher on a channel of its own, for messages that the broker may close it for.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub(crate) async fn lone_publisher(&self) -> Result<Publisher, BrokerError> {
+        Publisher::new(self.channel().await?)
+            .await
+            .map_err(at("asking for confirms"))
     }
 
     /// Closes the connections, if they are open.
@@ -360,12 +389,19 @@ impl Live {
     }
 }
 
-fn is_soft(error: &lapin::Error, wanted: AMQPSoftError) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(amqp) if amqp.kind() == &AMQPErrorKind::Soft(wanted))
+fn is_soft(error: &BrokerError, wanted: AMQPSoftError) -> bool {
+    kind(error) == Some(&AMQPErrorKind::Soft(wanted))
 }
 
-fn is_hard(error: &lapin::Error, wanted: AMQPHardError) -> bool {
-    matches!(error.kind(), ErrorKind::ProtocolError(amqp) if amqp.kind() == &AMQPErrorKind::Hard(wanted))
+/// What the broker said, if it is the broker's word.
+fn kind(error: &BrokerError) -> Option<&AMQPErrorKind> {
+    let BrokerError::Amqp { source, .. } = error else {
+        return None;
+    };
+    let ErrorKind::ProtocolError(amqp) = source.kind() else {
+        return None;
+    };
+    Some(amqp.kind())
 }
 
 /// Waits for a connection or channel to close, but not for long: one that is broken may never say that it is closed.

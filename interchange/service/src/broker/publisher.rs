@@ -4,7 +4,16 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
+
+use super::connection::at_most;
+
+/// The most bytes of a message's body: RabbitMQ 4 takes 16 MiB unless told otherwise, and closes the channel of a larger
+/// one.
+pub(crate) const BODY_MAX: usize = 16 << 20;
+/// The most bytes of a task's headers. They are sent in one frame, in which endpoints may take no more than 32 KiB; whoever
+/// gets a larger one has to close the connection.
+pub(crate) const HEADERS_MAX: usize = 16 << 10;
 
 /// A message for the queue `queue`, by the default exchange.
 #[derive(Debug)]
@@ -33,6 +42,8 @@ pub(crate) struct Publisher {
     // The channel counts its messages as they are handed over and the broker as they arrive: one batch at a time, or a
     // confirm could be matched with another's message.
     order: Mutex<()>,
+    /// The channel was found closed.
+    ended: Notify,
 }
 
 impl Publisher {
@@ -45,7 +56,18 @@ impl Publisher {
         Ok(Self {
             channel,
             order: Mutex::new(()),
+            ended: Notify::new(),
         })
+    }
+
+    /// Closes the channel, if it is open.
+    pub(crate) async fn close(self) {
+        at_most(self.channel.close(200, "done".into())).await;
+    }
+
+    /// Waits until a publish finds the channel closed.
+    pub(super) async fn ended(&self) {
+        self.ended.notified().await;
     }
 
     /// Publishes all messages, then waits for all confirms, for as long as the channel is open; the outcomes are in the
@@ -67,7 +89,11 @@ impl Publisher {
             }))
             .await
         };
-        join_all(sent.into_iter().map(outcome)).await
+        let outcomes = join_all(sent.into_iter().map(outcome)).await;
+        if outcomes.contains(&Published::Unknown) {
+            self.ended.notify_one();
+        }
+        outcomes
     }
 }
 

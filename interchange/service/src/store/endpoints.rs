@@ -286,16 +286,16 @@ impl Store {
         })
     }
 
-    /// The endpoints with tasks, their own or their user endpoints', that the broker has had since before `before` and that
-    /// have no result.
-    pub(crate) async fn endpoints_with_tasks_sent(&self, before: Milliseconds) -> Result<Vec<Endpoint>, StoreError> {
+    /// The endpoints with tasks, their own or their user endpoints', that have no result and that the broker has had since
+    /// before `before`; or does not confirm: a queue that is dead takes nothing.
+    pub(crate) async fn endpoints_with_missed_tasks(&self, before: Milliseconds) -> Result<Vec<Endpoint>, StoreError> {
         reading!(self, pool => {
             let rows = sqlx::query(
                 "SELECT * FROM endpoints WHERE deleted_at IS NULL AND (
                     EXISTS (SELECT 1 FROM tasks WHERE tasks.endpoint_id = endpoints.id
-                        AND tasks.finished_at IS NULL AND tasks.sent_at < $1)
+                        AND tasks.finished_at IS NULL AND COALESCE(tasks.sent_at, tasks.received_at) < $1)
                     OR EXISTS (SELECT 1 FROM endpoints AS child JOIN tasks ON tasks.endpoint_id = child.id
-                        WHERE child.parent = endpoints.id AND tasks.finished_at IS NULL AND tasks.sent_at < $1))",
+                        WHERE child.parent = endpoints.id AND tasks.finished_at IS NULL AND COALESCE(tasks.sent_at, tasks.received_at) < $1))",
             )
             .bind(before)
             .fetch_all(pool)

@@ -72,6 +72,21 @@ impl Store {
         })
     }
 
+    /// The groups with a result queue and with tasks whose results are not on it.
+    pub(crate) async fn groups_that_wait(&self) -> Result<Vec<Group>, StoreError> {
+        reading!(self, pool => {
+            // By the partial indexes on tasks: most groups wait for nothing.
+            let rows = sqlx::query(
+                "SELECT * FROM task_groups WHERE queue_at > 0 AND id IN (
+                    SELECT group_id FROM tasks WHERE finished_at IS NULL
+                    UNION SELECT group_id FROM tasks WHERE finished_at IS NOT NULL AND forwarded_at IS NULL)",
+            )
+            .fetch_all(pool)
+            .await?;
+            rows.into_iter().map(|row| Ok(group_of!(row))).collect()
+        })
+    }
+
     /// Notes since when a group's queue is idle; none: it is in use.
     pub(crate) async fn set_queue_idle(&self, groups: &[Uuid], since: Option<Milliseconds>) -> Result<(), StoreError> {
         update_by_ids!(self, groups, "UPDATE task_groups SET queue_idle_since = ", since; " WHERE id IN");

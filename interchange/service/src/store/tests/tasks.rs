@@ -123,12 +123,17 @@ async fn endpoints_whose_tasks_are_missed_are_found(store: Store) {
     }
     submit(&store, &[10, 11], NOW).await;
     let missed = async |before| {
-        let endpoints = store.endpoints_with_tasks_sent(before).await.unwrap();
+        let endpoints = store.endpoints_with_missed_tasks(before).await.unwrap();
         let mut ids: Vec<u128> = endpoints.iter().map(|endpoint| endpoint.id.as_u128()).collect();
         ids.sort_unstable();
         ids
     };
-    assert!(missed(NOW + 99).await.is_empty(), "the broker has not had them");
+    assert!(missed(NOW).await.is_empty());
+    assert_eq!(
+        missed(NOW + 1).await,
+        [ENDPOINT, template],
+        "the broker does not confirm them"
+    );
     let sent = [10, 11].map(Uuid::from_u128).to_vec();
     store.settle_outbox(sent, NOW + 1).await.unwrap();
     assert!(missed(NOW + 1).await.is_empty(), "not for long");
