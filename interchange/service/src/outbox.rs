@@ -94,7 +94,11 @@ pub(crate) async fn hand_over(
             // Both are under way at once, in this order. A command that is lost is made good when the endpoint comes online.
             let publishing = publish(&app, &live, &live.publisher, entries, Some(answered));
             let (_, outcome) = tokio::join!(starting, publishing);
-            if let Err(error) = leave_to_sweep(&app, outcome).await {
+            let left = match outcome {
+                Ok(unknown) => leave_to_sweep(&app, &unknown).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = left {
                 tracing::warn!(%error, tasks = entries.len(), "tasks are accepted and will be published later");
             }
         }
@@ -107,10 +111,9 @@ pub(crate) async fn hand_over(
 
 /// Ends the claims on tasks whose channel closed before the broker had answered: whoever has the next one may publish
 /// them.
-async fn leave_to_sweep(app: &App, outcome: Result<Vec<Uuid>, WorkError>) -> Result<(), WorkError> {
-    let unknown = outcome?;
+async fn leave_to_sweep(app: &App, unknown: &[Uuid]) -> Result<(), WorkError> {
     if !unknown.is_empty() {
-        app.store.renew_claims(&unknown, 0).await?;
+        app.store.renew_claims(unknown, 0).await?;
         app.left_over.notify_one();
     }
     Ok(())
@@ -295,7 +298,7 @@ async fn pass(app: &App, live: &Live) -> Result<(), WorkError> {
             let left = entries.iter().filter(|entry| unknown.contains(&entry.task_id));
             publish_singly(app, live, left).await?;
         } else {
-            leave_to_sweep(app, Ok(unknown)).await?;
+            leave_to_sweep(app, &unknown).await?;
         }
         let endpoints: HashSet<Uuid> = entries.iter().map(|entry| entry.endpoint_id).collect();
         let endpoints: Vec<Uuid> = endpoints.into_iter().collect();

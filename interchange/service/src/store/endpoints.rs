@@ -295,7 +295,8 @@ impl Store {
                     EXISTS (SELECT 1 FROM tasks WHERE tasks.endpoint_id = endpoints.id
                         AND tasks.finished_at IS NULL AND COALESCE(tasks.sent_at, tasks.received_at) < $1)
                     OR EXISTS (SELECT 1 FROM endpoints AS child JOIN tasks ON tasks.endpoint_id = child.id
-                        WHERE child.parent = endpoints.id AND tasks.finished_at IS NULL AND COALESCE(tasks.sent_at, tasks.received_at) < $1))",
+                        WHERE child.parent = endpoints.id
+                        AND tasks.finished_at IS NULL AND COALESCE(tasks.sent_at, tasks.received_at) < $1))",
             )
             .bind(before)
             .fetch_all(pool)
