@@ -140,10 +140,11 @@ impl Idleness {
         }
     }
 
-    /// Counts one heartbeat; true if the user endpoint has been idle for long enough to end.
-    pub(super) fn beat(&mut self, figures: &Figures) -> bool {
+    /// Counts one heartbeat; true if the user endpoint has been idle for long enough to end. One that stands by is not:
+    /// another agent has its tasks, and it counts anew when it has them itself.
+    pub(super) fn beat(&mut self, figures: &Figures, stands_by: bool) -> bool {
         let now = (figures.received, figures.settled);
-        if now != self.seen {
+        if stands_by || now != self.seen {
             self.seen = now;
             (self.idle, self.unmoved) = (0, 0);
             return false;
@@ -184,21 +185,24 @@ mod tests {
     #[test]
     fn it_ends_after_so_many_heartbeats_without_work_but_only_if_it_had_some() {
         let mut idleness = idleness(2, 1000);
-        assert!((0..10).all(|_| !idleness.beat(&figures(0, 0))));
-        assert!(!idleness.beat(&figures(3, 1)));
-        assert!((0..10).all(|_| !idleness.beat(&figures(3, 1))), "a task is outstanding");
-        assert!(!idleness.beat(&figures(3, 3)));
-        assert!(!idleness.beat(&figures(3, 3)));
-        assert!(idleness.beat(&figures(3, 3)));
+        assert!((0..10).all(|_| !idleness.beat(&figures(0, 0), false)));
+        assert!(!idleness.beat(&figures(3, 1), false));
+        assert!(
+            (0..10).all(|_| !idleness.beat(&figures(3, 1), false)),
+            "a task is outstanding"
+        );
+        assert!(!idleness.beat(&figures(3, 3), false));
+        assert!(!idleness.beat(&figures(3, 3), false));
+        assert!(idleness.beat(&figures(3, 3), false));
     }
 
     #[test]
     fn it_ends_in_the_end_even_if_a_task_never_does() {
         let mut idleness = idleness(1, 3);
-        assert!(!idleness.beat(&figures(2, 1)));
-        assert!(!idleness.beat(&figures(2, 1)));
-        assert!(!idleness.beat(&figures(2, 1)));
-        assert!(idleness.beat(&figures(2, 1)));
+        assert!(!idleness.beat(&figures(2, 1), false));
+        assert!(!idleness.beat(&figures(2, 1), false));
+        assert!(!idleness.beat(&figures(2, 1), false));
+        assert!(idleness.beat(&figures(2, 1), false));
     }
 
     #[test]
@@ -208,14 +212,28 @@ mod tests {
             ..UserEndpointConfig::default()
         };
         let mut idleness = Idleness::new(&config, true);
-        assert!(!idleness.beat(&figures(0, 0)));
-        assert!(idleness.beat(&figures(0, 0)));
+        assert!(!idleness.beat(&figures(0, 0), false));
+        assert!(idleness.beat(&figures(0, 0), false));
+    }
+
+    #[test]
+    fn one_that_stands_by_is_not_idle_and_counts_from_when_it_does_no_longer() {
+        let config = UserEndpointConfig {
+            idle_heartbeats_soft: 2,
+            idle_heartbeats_hard: 3,
+            ..UserEndpointConfig::default()
+        };
+        let mut idleness = Idleness::new(&config, true);
+        assert!(!idleness.beat(&figures(0, 0), false));
+        assert!((0..10).all(|_| !idleness.beat(&figures(0, 0), true)));
+        assert!(!idleness.beat(&figures(0, 0), false));
+        assert!(idleness.beat(&figures(0, 0), false));
     }
 
     #[test]
     fn it_never_ends_by_itself_unless_it_was_configured_to() {
         let mut idleness = idleness(0, 1);
-        assert!((0..10).all(|_| !idleness.beat(&figures(1, 1))));
+        assert!((0..10).all(|_| !idleness.beat(&figures(1, 1), false)));
     }
 
     #[test]

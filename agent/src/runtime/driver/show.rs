@@ -64,7 +64,7 @@ impl Driver {
             self.next_heartbeat = now + self.specification.config.base.heartbeat_period;
             self.send_heartbeat(true);
             let figures = self.observer.figures();
-            if self.idleness.beat(&figures) && self.stopping.is_none() {
+            if self.idleness.beat(&figures, self.fenced) && self.stopping.is_none() {
                 tracing::info!(user_endpoint = %self.specification.name, "the user endpoint has been idle for long enough");
                 self.stop(Stop::Drain, true);
                 self.write_journal();
