@@ -102,6 +102,10 @@ pub trait Provider: Send {
 
     /// Whether the task queue is ours. Only then is anything removed that was not ordered to be: what an ended block left.
     fn hold(&mut self, _holds: bool) {}
+
+    /// Another agent has the task queue, and the blocks with it: nothing is launched or ended, nor gone on with, until this
+    /// one holds the queue again. What was ordered before the list that comes with that is not wanted any more.
+    fn stand_by(&mut self) {}
 }
 
 /// What the blocks of one user endpoint are called: the first eight digits of its id, the epoch, and the number in it,

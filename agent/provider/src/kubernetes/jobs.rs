@@ -7,6 +7,7 @@ use endpoint_back_off::BackOff;
 use k8s_openapi::api::core::v1::{Event, Pod, Secret};
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, Preconditions, Request};
 use kube::{Api, Client, Resource as _};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use waypost_engine::{BlockEnd, BlockEndKind, BlockId, Waiting};
 
@@ -48,6 +49,8 @@ pub(super) enum Removal {
     Absent,
     /// The API server will not have it.
     Refused(ApiError),
+    /// It was not wanted any more before the outcome was known.
+    Abandoned,
 }
 
 /// The API as the jobs of one user endpoint use it.
@@ -55,6 +58,8 @@ pub(super) enum Removal {
 pub(super) struct Jobs {
     pub(super) settings: Arc<KubernetesSettings>,
     pub(super) cluster: Arc<Cluster>,
+    /// Whether another agent has the task queue, and the pods with it.
+    pub(super) standby: watch::Receiver<bool>,
 }
 
 impl Jobs {
@@ -72,6 +77,26 @@ impl Jobs {
 
     async fn secrets(&self) -> Result<Api<Secret>, ApiError> {
         Ok(Api::namespaced(self.client().await?, self.namespace()))
+    }
+
+    /// Waits while another agent has the queue. False if what waits is not wanted any more after that: it was given up, or
+    /// the user endpoint has ended meanwhile.
+    async fn may_act(&self, cancel: &CancellationToken) -> bool {
+        let mut standby = self.standby.clone();
+        tokio::select! {
+            biased;
+            over = standby.wait_for(|standby| !standby) => over.is_ok(),
+            () = cancel.cancelled() => false,
+        }
+    }
+
+    /// Waits until another agent has the queue; for ever if the user endpoint ends without that, for its last deletions go
+    /// on then.
+    async fn must_rest(&self) {
+        let mut standby = self.standby.clone();
+        if standby.wait_for(|standby| *standby).await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// The pods of the user endpoint.
@@ -101,7 +126,15 @@ impl Jobs {
         let attempt = uuid::Uuid::new_v4().to_string();
         let mut back_off = BackOff::new(BACK_OFF.0, BACK_OFF.1);
         loop {
-            match self.try_create(block, &attempt).await {
+            if !self.may_act(cancel).await {
+                return Creation::Abandoned;
+            }
+            let tried = tokio::select! {
+                biased;
+                () = self.must_rest() => continue,
+                tried = self.try_create(block, &attempt) => tried,
+            };
+            match tried {
                 Ok(creation) => return creation,
                 Err(words) => trouble(words),
             }
@@ -233,7 +266,7 @@ impl Jobs {
     }
 
     /// Deletes a pod: asked until the API server has an answer. With `uid` no other pod of the name is meant.
-    pub(super) async fn remove(&self, name: &str, uid: Option<String>) -> Removal {
+    pub(super) async fn remove(&self, name: &str, uid: Option<String>, cancel: &CancellationToken) -> Removal {
         let mut back_off = BackOff::new(BACK_OFF.0, BACK_OFF.1);
         let parameters = DeleteParams {
             preconditions: uid.map(|uid| Preconditions {
@@ -242,10 +275,16 @@ impl Jobs {
             }),
             ..DeleteParams::background()
         };
+        let delete = async || call(self.cluster.requests(), self.pods().await?.delete(name, &parameters)).await;
         loop {
-            let deleted = match self.pods().await {
-                Ok(api) => call(self.cluster.requests(), api.delete(name, &parameters)).await,
-                Err(error) => Err(error),
+            if !self.may_act(cancel).await {
+                return Removal::Abandoned;
+            }
+            let deleted = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Removal::Abandoned,
+                () = self.must_rest() => continue,
+                deleted = delete() => deleted,
             };
             match deleted {
                 Ok(_) => return Removal::Taken,

@@ -2,8 +2,10 @@
 //! breaks at the wrong moment.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Mutex;
 
+use futures_util::poll;
 use http::{Method, Request, Response};
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -21,6 +23,8 @@ enum Answer {
     With(u16, fn(&Value) -> Value),
     /// The connection breaks.
     Nothing,
+    /// None ever comes.
+    Never,
 }
 
 /// What was asked: method and path, and the body.
@@ -46,9 +50,11 @@ fn jobs(answers: impl IntoIterator<Item = Answer>) -> (Jobs, Asked) {
                 let anchor = json!({"metadata": {"name": "anchor", "uid": "anchor-uid"}});
                 return Ok::<_, tower::BoxError>(answer(200, &anchor));
             }
-            match answers.lock().expect("no test panics here").pop_front() {
+            let next = answers.lock().expect("no test panics here").pop_front();
+            match next {
                 Some(Answer::With(code, make)) => Ok(answer(code, &make(&body))),
                 Some(Answer::Nothing) => Err(std::io::Error::other("connection reset").into()),
+                Some(Answer::Never) => std::future::pending().await,
                 None => panic!("nobody expected {path}"),
             }
         }
@@ -62,6 +68,7 @@ fn jobs(answers: impl IntoIterator<Item = Answer>) -> (Jobs, Asked) {
     let jobs = Jobs {
         settings: Arc::new(settings()),
         cluster: Cluster::with_client(deployment, client),
+        standby: watch::channel(false).1,
     };
     (jobs, asked)
 }
@@ -250,17 +257,73 @@ async fn a_deletion_means_one_pod_alone_and_is_asked_until_there_is_an_answer() 
     let conflict = |_: &Value| status(409, "Conflict", "the UID in the precondition does not match");
     let (first, asked) = jobs([Answer::Nothing, Answer::With(200, |_| status(200, "", ""))]);
     assert!(matches!(
-        first.remove(NAME, Some("uid".to_owned())).await,
+        first
+            .remove(NAME, Some("uid".to_owned()), &CancellationToken::new())
+            .await,
         Removal::Taken
     ));
     let body = asked.lock().expect("no test panics here")[1].2.clone();
     assert_eq!(body["preconditions"]["uid"], "uid");
     let (second, _) = jobs([Answer::With(409, conflict)]);
     assert!(matches!(
-        second.remove(NAME, Some("uid".to_owned())).await,
+        second
+            .remove(NAME, Some("uid".to_owned()), &CancellationToken::new())
+            .await,
         Removal::Absent
     ));
     let forbidden = |_: &Value| status(403, "Forbidden", "no");
     let (third, _) = jobs([Answer::With(403, forbidden)]);
-    assert!(matches!(third.remove(NAME, None).await, Removal::Refused(_)));
+    assert!(matches!(
+        third.remove(NAME, None, &CancellationToken::new()).await,
+        Removal::Refused(_)
+    ));
+}
+
+#[tokio::test]
+async fn who_stands_by_creates_and_deletes_nothing_until_the_queue_is_its_own_again() {
+    let (mut jobs, asked) = jobs([
+        Answer::With(201, stored),
+        Answer::With(201, stored),
+        Answer::With(200, |_| status(200, "", "")),
+    ]);
+    let (standby, stands_by) = watch::channel(true);
+    jobs.standby = stands_by;
+    let cancel = CancellationToken::new();
+    let mut creating = pin!(jobs.create(BLOCK, &cancel, |_| {}));
+    let mut removing = pin!(jobs.remove(NAME, None, &cancel));
+    assert!(poll!(&mut creating).is_pending() && poll!(&mut removing).is_pending());
+    assert!(methods(&asked).is_empty());
+    standby.send_replace(false);
+    assert!(matches!(creating.await, Creation::Made { .. }));
+    assert!(matches!(removing.await, Removal::Taken));
+}
+
+#[tokio::test]
+async fn what_is_under_way_is_left_when_another_agent_gets_the_queue_and_given_up_if_it_does_not_come_back() {
+    for given_up in [false, true] {
+        let (mut jobs, asked) = jobs([Answer::Never, Answer::Never]);
+        let (standby, stands_by) = watch::channel(false);
+        jobs.standby = stands_by;
+        let cancel = CancellationToken::new();
+        let leave = async {
+            while methods(&asked).len() < 2 {
+                tokio::task::yield_now().await;
+            }
+            standby.send_replace(true);
+            if given_up {
+                cancel.cancel();
+            } else {
+                // The user endpoint ends.
+                drop(standby);
+            }
+        };
+        let trouble = |words| panic!("it waited for an answer: {words}");
+        let (created, removed, ()) = tokio::join!(
+            jobs.create(BLOCK, &cancel, trouble),
+            jobs.remove(NAME, None, &cancel),
+            leave
+        );
+        assert!(matches!(created, Creation::Abandoned), "{created:?}");
+        assert!(matches!(removed, Removal::Abandoned), "{removed:?}");
+    }
 }

@@ -95,6 +95,7 @@ impl KubernetesSettings {
 pub struct KubernetesProvider {
     jobs: Jobs,
     orders: mpsc::UnboundedSender<Order>,
+    standby: tokio::sync::watch::Sender<bool>,
 }
 
 impl KubernetesProvider {
@@ -105,13 +106,15 @@ impl KubernetesProvider {
         cluster: Arc<Cluster>,
         events: mpsc::UnboundedSender<ProviderEvent>,
     ) -> Self {
+        let (standby, stands_by) = tokio::sync::watch::channel(false);
         let jobs = Jobs {
             settings: Arc::new(settings),
             cluster,
+            standby: stands_by,
         };
         let (orders, receiver) = mpsc::unbounded_channel();
         tokio::spawn(Keeper::run(jobs.clone(), events, receiver));
-        Self { jobs, orders }
+        Self { jobs, orders, standby }
     }
 
     fn order(&self, order: Order) {
@@ -179,7 +182,15 @@ impl Provider for KubernetesProvider {
     }
 
     fn hold(&mut self, holds: bool) {
+        if holds {
+            self.standby.send_replace(false);
+        }
         self.order(Order::Hold(holds));
+    }
+
+    fn stand_by(&mut self) {
+        // Not as an order: what is asked of the API server is to rest now, not when the keeper comes to it.
+        self.standby.send_replace(true);
     }
 }
 

@@ -47,6 +47,9 @@ impl Driver {
                 self.touch_status();
                 self.registration.set_open(false);
                 self.provider.hold(false);
+                if self.stopping.is_none() {
+                    self.provider.stand_by();
+                }
                 self.fenced = true;
                 self.input(Input::Fenced);
             }

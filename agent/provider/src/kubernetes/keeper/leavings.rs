@@ -1,6 +1,7 @@
 //! What blocks leave behind, and what their pods say to others.
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use waypost_engine::BlockId;
 
 use super::{Done, IDLE_FOR, Keeper, Timer};
@@ -41,7 +42,8 @@ impl Keeper {
         for (name, uid) in self.kept.expired(Instant::now()) {
             let jobs = self.jobs.clone();
             tokio::spawn(async move {
-                if let Removal::Refused(error) = jobs.remove(&name, Some(uid)).await {
+                let removal = jobs.remove(&name, Some(uid), &CancellationToken::new()).await;
+                if let Removal::Refused(error) = removal {
                     tracing::warn!(pod = %name, %error, "a failed pod that was kept can not be deleted");
                 }
             });
@@ -75,7 +77,7 @@ impl Keeper {
     /// would come too late to be true.
     fn annotate(&mut self, id: BlockId) {
         let Some(block) = self.blocks.get_mut(&id) else { return };
-        if block.says_busy == block.busy || block.annotating || block.ended || block.removing {
+        if block.says_busy == block.busy || block.annotating || block.ended || block.removing.is_some() {
             return;
         }
         block.says_busy = block.busy;
@@ -104,7 +106,7 @@ impl Keeper {
         let ended: Vec<BlockId> = self
             .blocks
             .iter()
-            .filter(|(_, block)| block.ended && !block.reading && !block.removing)
+            .filter(|(_, block)| block.ended && !block.reading && block.removing.is_none())
             .map(|(id, _)| *id)
             .collect();
         for id in ended {
@@ -128,6 +130,10 @@ impl Keeper {
 
     /// A block is known before its Secret is made, so that a Secret of none that is known is one left over.
     pub(super) fn swept(&self, secrets: Vec<(String, BlockId)>) {
+        if !self.holds {
+            // Another agent may have blocks that are not known here.
+            return;
+        }
         for (name, id) in secrets {
             if self.blocks.contains_key(&id) {
                 continue;

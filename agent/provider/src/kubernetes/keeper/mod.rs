@@ -82,7 +82,7 @@ struct Block {
     /// Its end was ordered.
     asked: bool,
     /// The deletion of its pod is under way, or was taken.
-    removing: bool,
+    removing: Option<CancellationToken>,
     /// Its end was said, or will be once its last lines are read.
     ended: bool,
     /// They are being read.
@@ -214,23 +214,25 @@ impl Keeper {
             ));
         }
         let pods = self.jobs.list().await.map_err(failed)?;
-        // What an engine before this one had begun and not finished is not wanted any more.
+        // What an engine before this one had begun and not finished is not wanted any more: another agent may have given work
+        // to the blocks that were to go.
         for block in self.blocks.values_mut() {
             block.told = None;
             block.by_events = false;
+            block.asked = false;
             if let Some(cancel) = &block.creating {
                 cancel.cancel();
             }
+            if let Some(cancel) = block.removing.take() {
+                cancel.cancel();
+                block.output.clear();
+            }
             // An end that was said before may have been heard by nobody: it is said again.
-            block.ended &= block.reading || block.removing;
+            block.ended &= block.reading;
         }
         let mut found = Vec::new();
         for pod in pods {
             let Some(id) = self.sees(&pod) else { continue };
-            // Of one whose end was said nothing more comes.
-            if self.blocks.get(&id).is_some_and(|block| block.ended && !block.reading) {
-                continue;
-            }
             found.push(id);
             self.seen(pod);
         }
@@ -295,9 +297,11 @@ impl Keeper {
     /// Deletes a block's pod. What a living worker printed last is read before, for it may be why it is deleted.
     fn remove(&mut self, id: BlockId) {
         let Some(block) = self.blocks.get_mut(&id) else { return };
-        if std::mem::replace(&mut block.removing, true) {
+        if block.gone || block.removing.is_some() {
             return;
         }
+        let cancel = CancellationToken::new();
+        block.removing = Some(cancel.clone());
         let (name, uid) = (block.name.clone(), block.uid.clone());
         let asks = block.asked && block.ran && !block.ended && block.output.is_empty();
         let (jobs, done) = (self.jobs.clone(), self.done.clone());
@@ -305,7 +309,7 @@ impl Keeper {
             if asks {
                 let _ = done.send(Done::Printed(id, jobs.last_lines(&name, WORKER).await));
             }
-            Done::Removed(id, jobs.remove(&name, uid).await)
+            Done::Removed(id, jobs.remove(&name, uid, &cancel).await)
         });
     }
 
@@ -364,8 +368,11 @@ impl Keeper {
                 StartOutcome::Failed(end)
             }
             Creation::Abandoned => {
-                block.asked = true;
-                self.remove(id);
+                // Of one that was listed since, the engine says what becomes of it.
+                if block.asked || block.uid.is_none() {
+                    block.asked = true;
+                    self.remove(id);
+                }
                 StartOutcome::Unknown
             }
         };
@@ -375,12 +382,12 @@ impl Keeper {
     fn removed(&mut self, id: BlockId, removal: Removal) {
         match removal {
             // The watch says when it is gone.
-            Removal::Taken => {}
+            Removal::Taken | Removal::Abandoned => {}
             Removal::Absent => self.vanished(id),
             Removal::Refused(error) => {
                 tracing::warn!(block = %id, %error, "a pod can not be deleted");
                 let Some(block) = self.blocks.get_mut(&id) else { return };
-                block.removing = false;
+                block.removing = None;
                 if block.asked && !block.ended {
                     self.say(ProviderEvent::Deleted { block: id, done: false });
                 } else {
@@ -400,7 +407,9 @@ impl Keeper {
             let Some(block) = self.blocks.get(&id) else { continue };
             match timer {
                 Timer::Read => self.read(id),
-                Timer::Remove => self.remove(id),
+                // What has ended is cleared away when the queue is ours again.
+                Timer::Remove if block.ended && (self.holds || block.asked) => self.remove(id),
+                Timer::Remove => {}
                 Timer::Idle => self.is_idle(id),
                 Timer::Look => {
                     if let (Some(BlockState::Pending { .. }), Some(uid)) = (&block.told, block.uid.clone()) {

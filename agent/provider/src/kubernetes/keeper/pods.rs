@@ -169,8 +169,6 @@ impl Keeper {
 
     pub(super) fn is_gone(&mut self, id: BlockId, mut end: BlockEnd) {
         let Some(block) = self.blocks.get_mut(&id) else { return };
-        // There is no pod to remove any more.
-        block.removing = true;
         block.keep = false;
         block.gone = true;
         if block.reading {

@@ -6,8 +6,10 @@ use http::{Method, Request, Response};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::*;
+use crate::kubernetes::api::ApiError;
 use crate::kubernetes::tests::settings;
 use crate::kubernetes::{Cluster, Deployment, KubernetesSettings};
 
@@ -19,6 +21,7 @@ struct World {
     outcomes: mpsc::UnboundedReceiver<Done>,
     asked: Arc<Mutex<Vec<(Method, Value)>>>,
     listed: Arc<Mutex<Vec<Value>>>,
+    standby: watch::Sender<bool>,
 }
 
 impl World {
@@ -55,7 +58,9 @@ impl World {
                 Ok::<_, tower::BoxError>(response.body(Body::from(text.into_bytes()))?)
             }
         });
+        let (standby, stands_by) = watch::channel(false);
         let jobs = Jobs {
+            standby: stands_by,
             settings: Arc::new(settings),
             cluster: Cluster::with_client(Deployment::default(), Client::new(service, "work")),
         };
@@ -77,6 +82,7 @@ impl World {
             outcomes,
             asked,
             listed,
+            standby,
         }
     }
 
@@ -150,6 +156,12 @@ impl World {
             }
         }
         states
+    }
+
+    /// Whether the API server was asked to delete anything.
+    fn deleted(&self) -> bool {
+        let asked = self.asked.lock().expect("no test panics here");
+        asked.iter().any(|(method, _)| *method == Method::DELETE)
     }
 
     fn ended(&mut self) -> Option<BlockEnd> {
@@ -308,12 +320,6 @@ async fn an_end_that_came_while_another_had_the_queue_is_told_to_the_engine_that
         let end = world.ended().expect("its end is told again");
         assert_eq!((end.kind, end.output.as_str()), (BlockEndKind::Crashed, "last words"));
     }
-    world.keeper.hold(true);
-    assert_eq!(
-        world.list(&failed).await,
-        [],
-        "its end was told, and its pod is being deleted"
-    );
 }
 
 #[tokio::test]
@@ -331,4 +337,47 @@ async fn the_end_of_a_pod_that_is_to_be_kept_is_told_though_the_queue_comes_befo
     let end = world.ended().expect("its end is told");
     assert_eq!((end.kind, end.output.as_str()), (BlockEndKind::Crashed, "last words"));
     assert!(world.keeper.kept.has("uid"));
+}
+
+#[tokio::test]
+async fn a_deletion_that_another_agent_came_before_is_not_done_when_the_queue_is_ours_again() {
+    let mut world = World::running();
+    world.standby.send_replace(true);
+    world.keeper.delete(BLOCK);
+    assert_eq!(world.list(&worker(&json!({"running": {}}))).await, [BLOCK]);
+    world.standby.send_replace(false);
+    world.keeper.hold(true);
+    // What it had printed, and that its deletion was given up.
+    world.outcome().await;
+    world.outcome().await;
+    assert!(!world.deleted());
+    world.keeper.delete(BLOCK);
+    while !world.deleted() {
+        world.outcome().await;
+    }
+}
+
+#[tokio::test]
+async fn a_pod_whose_creation_was_given_up_is_not_deleted_if_it_was_listed() {
+    let mut world = World::new();
+    world.standby.send_replace(true);
+    world.keeper.start(BLOCK);
+    assert_eq!(world.list(&worker(&json!({"running": {}}))).await, [BLOCK]);
+    world.outcome().await;
+    let block = &world.keeper.blocks[&BLOCK];
+    assert!(block.creating.is_none() && block.removing.is_none() && !block.asked);
+}
+
+#[tokio::test]
+async fn what_a_block_left_is_not_deleted_by_an_agent_that_lost_the_queue() {
+    let mut world = World::running();
+    let pod = world.pod(false, &worker(&json!({"terminated": {"exitCode": 0}})));
+    world.keeper.sighting(Sighting::Seen(pod));
+    let refused = Removal::Refused(ApiError::Unusable("no".to_owned()));
+    world.keeper.removed(BLOCK, refused);
+    world.keeper.hold(false);
+    world.wait();
+    assert!(world.keeper.blocks[&BLOCK].removing.is_none());
+    world.keeper.hold(true);
+    assert!(world.keeper.blocks[&BLOCK].removing.is_some());
 }
