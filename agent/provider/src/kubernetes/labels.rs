@@ -16,7 +16,7 @@ pub(super) const EPOCH: &str = "waypost.dev/epoch";
 pub(super) const BLOCK: &str = "waypost.dev/block";
 /// Annotation: which call to start the block made it. A repeated call finds its own work by it.
 pub(super) const ATTEMPT: &str = "waypost.dev/attempt";
-/// Annotation: the block has ended, and its pod is only there to be looked at.
+/// Annotation: the block has ended, and its pod is only there to be looked at, since this time.
 pub(super) const KEPT: &str = "waypost.dev/kept";
 /// Annotations by which autoscalers leave a busy worker's node alone, and what they must say for that.
 pub(super) const BUSY: [(&str, &str); 2] = [

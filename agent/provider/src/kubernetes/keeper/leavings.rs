@@ -1,12 +1,10 @@
 //! What blocks leave behind, and what their pods say to others.
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use waypost_engine::BlockId;
 
 use super::{Done, IDLE_FOR, Keeper, Timer};
-use crate::kubernetes::jobs::Removal;
-use crate::kubernetes::labels;
+use crate::kubernetes::{kept, labels};
 
 impl Keeper {
     /// Removes what is left of an ended block, if that is ours to do.
@@ -32,7 +30,8 @@ impl Keeper {
         self.kept.add(block.name, uid, Instant::now());
         tokio::spawn(async move {
             let [first, second] = labels::BUSY.map(|(key, _)| (key, None));
-            jobs.annotate(&name, &[(labels::KEPT, Some("true")), first, second])
+            let since = kept::annotation();
+            jobs.annotate(&name, &[(labels::KEPT, Some(&since)), first, second])
                 .await;
         });
         self.expire();
@@ -41,12 +40,7 @@ impl Keeper {
     pub(super) fn expire(&mut self) {
         for (name, uid) in self.kept.expired(Instant::now()) {
             let jobs = self.jobs.clone();
-            tokio::spawn(async move {
-                let removal = jobs.remove(&name, Some(uid), &CancellationToken::new()).await;
-                if let Removal::Refused(error) = removal {
-                    tracing::warn!(pod = %name, %error, "a failed pod that was kept can not be deleted");
-                }
-            });
+            tokio::spawn(async move { kept::remove(&jobs, &name, uid).await });
         }
     }
 

@@ -18,7 +18,7 @@ use waypost_engine::{BlockEnd, BlockEndKind, BlockId, BlockState, StartOutcome, 
 
 use super::events::Reason;
 use super::jobs::{Creation, Jobs, Removal};
-use super::kept::Kept;
+use super::kept::{self, Kept};
 use super::labels;
 use super::observed::ObservedPod;
 use super::pod::WORKER;
@@ -168,10 +168,18 @@ impl Keeper {
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => keeper.timeout(),
             }
         }
-        for block in keeper.blocks.values() {
+        keeper.leave();
+    }
+
+    /// The user endpoint has ended.
+    fn leave(self) {
+        for block in self.blocks.values() {
             if let Some(cancel) = &block.creating {
                 cancel.cancel();
             }
+        }
+        if self.holds {
+            tokio::spawn(self.kept.outlast(self.jobs));
         }
     }
 
@@ -244,9 +252,9 @@ impl Keeper {
     fn sees(&mut self, pod: &ObservedPod) -> Option<BlockId> {
         let block = labels::block(&pod.metadata)?;
         let (name, uid) = (pod.metadata.name.clone()?, pod.metadata.uid.clone()?);
-        if labels::annotation(&pod.metadata, labels::KEPT).is_some() {
+        if let Some(annotation) = labels::annotation(&pod.metadata, labels::KEPT) {
             if pod.metadata.deletion_timestamp.is_none() {
-                self.kept.add(name, uid, Instant::now());
+                self.kept.add(name, uid, kept::since(annotation));
             }
             return None;
         }

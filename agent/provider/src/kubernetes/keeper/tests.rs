@@ -381,3 +381,27 @@ async fn what_a_block_left_is_not_deleted_by_an_agent_that_lost_the_queue() {
     world.keeper.hold(true);
     assert!(world.keeper.blocks[&BLOCK].removing.is_some());
 }
+
+#[tokio::test]
+async fn a_pod_that_was_kept_goes_at_its_age_though_its_user_endpoint_has_ended() {
+    let mut settings = settings();
+    settings.config.keep_failed_pods.count = 1;
+    let mut world = World::with(settings);
+    let mut pod = world.described(false, &json!({"phase": "Failed"}));
+    pod["metadata"]["annotations"] = json!({ labels::KEPT: "2026-01-01T00:00:00Z" });
+    *world.listed.lock().expect("no test panics here") = vec![pod];
+    assert_eq!(world.keeper.list().await.expect("the API server answers"), []);
+    let World { keeper, asked, .. } = world;
+    keeper.leave();
+    let deleted = || {
+        let asked = asked.lock().expect("no test panics here");
+        asked.iter().any(|(method, _)| *method == Method::DELETE)
+    };
+    let gone = async {
+        while !deleted() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let hang = Duration::from_secs(60);
+    tokio::time::timeout(hang, gone).await.expect("it is deleted");
+}
