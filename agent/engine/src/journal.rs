@@ -9,9 +9,9 @@ use crate::{BlockId, FunctionId, TaskId, Time};
 /// One line of the journal. The engine says what to write; the caller writes it (a plain write: it must survive the
 /// process, not the power) and gives everything back to [`Engine::restore`](crate::Engine::restore) at the next start.
 ///
-/// What the journal may forget: a [`Settled`](Self::Settled) older than an hour or not among the newest 100,000, a
-/// [`Started`](Self::Started) likewise, and whatever else stands in it about a task that has a `Settled`. `Accepted`
-/// and `Result` of a task without `Settled` must be kept.
+/// What the journal may forget: a [`Settled`](Self::Settled) an hour older than the newest record or not among the newest
+/// 100,000, and whatever else stands in it about a task that has a `Settled`. Of a task without `Settled`, `Accepted` and
+/// `Result` must be kept, and a [`Started`](Self::Started) if it is among the newest 100,000, however old it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JournalRecord {
     /// A worker began a task.

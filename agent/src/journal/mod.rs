@@ -4,7 +4,8 @@
 //! Append-only files in the user endpoint's folder. A write must survive the process and not the power, so nothing is
 //! synced. A record that a kill tore apart is cut off at the next start. Records go into segments: when one is full or
 //! old, the next is begun, and the one before the last is dropped after what still counts in it was copied. So the
-//! journal remembers between one and two times an hour's, or the newest 100,000, of the settled.
+//! journal remembers between one and two times an hour's, or the newest 100,000, of the settled. The time in which the
+//! process was away does not count, and a start that nothing settled does not age: its task may come again at any time.
 
 mod record;
 mod segment;
@@ -18,7 +19,7 @@ use waypost_engine::{JournalRecord, TaskId, Time};
 
 use segment::{Segment, numbers, path_of, read};
 
-/// How long, and how many, settled ids must be remembered at least.
+/// How long, and how many, settled ids must be remembered at least; and how many of the starts that nothing settled.
 const SEGMENT_AGE: Duration = Duration::from_secs(60 * 60);
 const SEGMENT_RECORDS: usize = 100_000;
 /// A segment is ended by its size, too: tasks that are acknowledged early stand in it with their bodies.
@@ -63,7 +64,7 @@ impl Journal {
         for number in &old {
             records.extend(read(&path_of(directory, *number)).map_err(failed("read"))?);
         }
-        let records = what_counts(records, now);
+        let records = what_counts(records);
         // What is remembered is written anew into one segment, so that a torn tail never has anything behind it.
         let number = old.last().map_or(1, |last| last + 1);
         let current = Segment::create(directory, number).map_err(failed("written"))?;
@@ -206,23 +207,43 @@ pub fn results_left(directory: &Path) -> Result<usize, JournalError> {
     }
 }
 
-/// Leaves out what may be forgotten: of a settled task everything else, and of the settled and the started the old.
-fn what_counts(records: Vec<JournalRecord>, now: Time) -> Vec<JournalRecord> {
+/// Leaves out what may be forgotten: of a settled task everything else, of the settled the old and the excess, and of the
+/// other starts the excess. What is old is measured by the newest record and not by the clock: what the broker brings
+/// again after a night is what it had when the process was killed.
+fn what_counts(records: Vec<JournalRecord>) -> Vec<JournalRecord> {
     let settled: BTreeSet<TaskId> = records.iter().filter_map(settled_task).collect();
-    let old = |at: Time| now.since(at) > SEGMENT_AGE;
+    let newest = records.iter().map(at_of).max().unwrap_or_default();
     let excess = settled.len().saturating_sub(SEGMENT_RECORDS);
-    let mut seen = 0;
+    let starts = records
+        .iter()
+        .filter(|record| matches!(record, JournalRecord::Started { task, .. } if !settled.contains(task)))
+        .count();
+    let excess_starts = starts.saturating_sub(SEGMENT_RECORDS);
+    let (mut seen, mut seen_starts) = (0, 0);
     records
         .into_iter()
         .filter(|record| match record {
             JournalRecord::Settled { at, .. } => {
                 seen += 1;
-                seen > excess && !old(*at)
+                seen > excess && newest.since(*at) <= SEGMENT_AGE
             }
-            JournalRecord::Started { at, task, .. } => !settled.contains(task) && !old(*at),
+            JournalRecord::Started { task, .. } => {
+                let counts = !settled.contains(task);
+                seen_starts += usize::from(counts);
+                counts && seen_starts > excess_starts
+            }
             JournalRecord::Accepted { .. } | JournalRecord::Result { .. } => !settled.contains(&task_of(record)),
         })
         .collect()
+}
+
+const fn at_of(record: &JournalRecord) -> Time {
+    match record {
+        JournalRecord::Settled { at, .. }
+        | JournalRecord::Started { at, .. }
+        | JournalRecord::Accepted { at, .. }
+        | JournalRecord::Result { at, .. } => *at,
+    }
 }
 
 const fn settled_task(record: &JournalRecord) -> Option<TaskId> {

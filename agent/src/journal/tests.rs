@@ -110,7 +110,7 @@ fn a_torn_tail_of_any_length_costs_only_the_torn_record() {
 }
 
 #[test]
-fn of_a_settled_task_only_that_is_remembered_and_not_for_ever() {
+fn of_a_settled_task_only_that_is_remembered_and_a_start_that_nothing_settled_for_ever() {
     let directory = tempfile::tempdir().unwrap();
     write_all(
         directory.path(),
@@ -118,8 +118,27 @@ fn of_a_settled_task_only_that_is_remembered_and_not_for_ever() {
     );
     let (_, soon) = Journal::open(directory.path(), at(60)).unwrap();
     assert_eq!(soon, [settled(1, 7), started(2, 5)]);
-    let (_, late) = Journal::open(directory.path(), at(2 * 3600)).unwrap();
-    assert_eq!(late, []);
+    let (mut journal, after_a_night) = Journal::open(directory.path(), at(12 * 3600)).unwrap();
+    assert_eq!(
+        after_a_night, soon,
+        "the time in which the process was away does not count"
+    );
+    journal.append(&settled(3, 12 * 3600));
+    journal.write(at(12 * 3600)).unwrap();
+    let (_, later) = Journal::open(directory.path(), at(12 * 3600)).unwrap();
+    assert_eq!(later, [started(2, 5), settled(3, 12 * 3600)]);
+}
+
+#[test]
+fn of_starts_that_nothing_settled_the_newest_are_remembered() {
+    let many = SEGMENT_RECORDS as u64 + 10;
+    let records = (0..many).map(|number| started(number.into(), number)).collect();
+    let kept = what_counts(records);
+    assert_eq!(kept.len(), SEGMENT_RECORDS);
+    assert_eq!(
+        (kept.first(), kept.last()),
+        (Some(&started(10, 10)), Some(&started(u128::from(many) - 1, many - 1)))
+    );
 }
 
 #[test]

@@ -24,8 +24,9 @@ impl crate::Engine {
                 JournalRecord::Started { task, attempt, .. } => {
                     self.remember_start(task, attempt);
                 }
-                JournalRecord::Settled { task, at } => {
-                    self.settled.insert(task, at, self.now);
+                JournalRecord::Settled { task, .. } => {
+                    // Its hour begins anew: while the process was away, the broker kept what was not acknowledged.
+                    self.settled.insert(task, self.now, self.now);
                     self.starts.remove(&task);
                     self.tasks.remove(task);
                 }

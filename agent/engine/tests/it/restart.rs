@@ -84,6 +84,19 @@ fn a_task_that_the_journal_says_is_settled_is_acknowledged_and_never_run() {
 }
 
 #[test]
+fn what_was_settled_is_known_however_long_the_process_was_away() {
+    let long_ago = JournalRecord::Settled {
+        task: task(1),
+        at: Time::from_micros(0),
+    };
+    let mut it = Recorder::new(settings(), vec![long_ago]);
+    it.start(vec![]);
+    it.worker(1, old_block(0), 1);
+    it.redeliver(1);
+    it.expect(["ack 1"]);
+}
+
+#[test]
 fn a_hello_settles_what_an_earlier_life_had_acknowledged() {
     let mut it = Recorder::new(settings(), vec![]);
     it.start(vec![old_block(0)]);
