@@ -84,9 +84,11 @@ class Ours:
         """Runs a task in its wire form to its Result in wire form."""
         assert self._channel is not None, self.said
         paths = "\n".join(serializers or []).encode()
-        head = struct.pack("!IH36s", len(message), len(paths), (task or str(uuid.uuid4())).encode())
+        task = (task or str(uuid.uuid4())).encode()
+        head = struct.pack("!IH36s", len(message), len(paths), task)
         self._channel.sendall(head + paths + message)
-        length, self.outcome, self.nanoseconds = struct.unpack("!IBQ", self._read(13))
+        length, self.outcome, self.nanoseconds, answered = struct.unpack("!IBQ36s", self._read(49))
+        assert answered == task
         return self._read(length)
 
     def _read(self, count: int) -> bytes:

@@ -146,6 +146,20 @@ def close_output():
     return "closed"
 
 
+def fork(way):
+    import os
+    import sys
+
+    child = os.fork()
+    if child == 0:
+        if way == "raise":
+            os.execvp("there-is-no-such-program", ["there-is-no-such-program"])
+        elif way == "exit":
+            sys.exit(3)
+        return "the child"
+    return os.WEXITSTATUS(os.waitpid(child, 0)[1])
+
+
 for _function in [
     value for value in globals().values() if callable(value) and getattr(value, "__module__", "") == __name__
 ]:

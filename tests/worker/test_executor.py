@@ -100,6 +100,12 @@ def test_a_task_that_closes_its_output_harms_no_later_one(ours):
     assert value(ours.run(message(functions.add, 1))) == 2
 
 
+@pytest.mark.parametrize(("way", "status"), [("return", 0), ("exit", 3), ("raise", 1)])
+def test_a_forked_child_that_comes_back_ends_and_the_parent_answers(ours, way, status):
+    assert value(ours.run(message(functions.fork, way))) == status
+    assert value(ours.run(message(functions.add, 1))) == 2
+
+
 def test_what_is_around_the_serializer_takes_little_time(ours):
     """Upstream's worker takes 162 us for a task of which the serializer has 31."""
     task = message(functions.add, 1)

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import platform
+import sys
 import time
 import traceback
 
@@ -97,6 +98,7 @@ class Contract:
 
     def run(self, task_id, serializers, message):
         """Runs the task in ``message`` (its wire form) and gives ``(outcome, nanoseconds, Result in wire form)``."""
+        process = os.getpid()
         start = time.time_ns()
         try:
             self._enter(task_id)
@@ -125,7 +127,11 @@ class Contract:
                 raise MaxResultSizeExceeded(len(data), self._limit)
             outcome, error = SUCCESS, "null"
         except (Exception, SystemExit, KeyboardInterrupt) as exception:
+            if os.getpid() != process:
+                _end_child(exception)
             outcome, data, error = _describe(exception)
+        if os.getpid() != process:
+            _end_child()
         end = time.time_ns()
         wire = self._result(task_id, data, error, start, end)
         if len(wire) > WIRE_LIMIT:
@@ -180,6 +186,22 @@ class Contract:
         except UnicodeEncodeError:
             # Lone surrogates have no UTF-8, but JSON can escape them.
             return b"\x01" + text.replace(_quote(data), json.dumps(data), 1).encode("ascii")
+
+
+def _end_child(exception=None):
+    """Ends a process that the task forked and that came back from the task, as it would end at the end of a program. The
+    task is the parent's: a child that answered for it would take the next task too, and be ended in the midst of it."""
+    status = 0
+    try:
+        if isinstance(exception, SystemExit) and (exception.code is None or isinstance(exception.code, int)):
+            status = int(exception.code or 0) & 0xFF
+        elif exception is not None:
+            status = 1
+            traceback.print_exception(type(exception), exception, exception.__traceback__)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
 
 
 def _task_buffer(message):

@@ -1,7 +1,7 @@
 """One executor: reads a task, runs it, writes its result, until its channel is closed.
 
 A request is ``length of body, length of serializers, task id`` (``!IH36s``), the serializers joined by newlines, the
-body. An answer is ``length of body, outcome, nanoseconds`` (``!IBQ``), then the body.
+body. An answer is ``length of body, outcome, nanoseconds, task id`` (``!IBQ36s``), then the body.
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 from waypost_executor import strays
 
 _REQUEST = struct.Struct("!IH36s")
-_ANSWER = struct.Struct("!IBQ")
+_ANSWER = struct.Struct("!IBQ36s")
 #: Requests up to this size are read into one buffer that stays: an allocation of this size for each would be a system
 #: call, and its pages would be touched for the first time again and again.
 _READ = 64 * 1024
@@ -34,7 +34,7 @@ def serve(channel, contract):
         del data
         _flush()
         strays.end()
-        _send(channel, _ANSWER.pack(len(body), outcome, nanoseconds), body)
+        _send(channel, _ANSWER.pack(len(body), outcome, nanoseconds, task), body)
 
 
 def _receive(channel, buffer):

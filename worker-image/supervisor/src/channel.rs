@@ -20,7 +20,9 @@ use waypost_link::{Limits, Outcome};
 use crate::machine::Event;
 use crate::output::Output;
 
-const ANSWER: usize = 4 + 1 + 8;
+const ANSWER: usize = 4 + 1 + 8 + TASK;
+/// A task's id as text.
+const TASK: usize = 36;
 /// Bodies up to this size are copied out of the buffer that they were read into, so that they do not keep it alive.
 const COPIED_MAX: usize = 16 * 1024;
 /// How much output is read before something else gets its turn.
@@ -43,6 +45,8 @@ pub(crate) struct Channel {
 struct State {
     received: BytesMut,
     unwritten: VecDeque<Bytes>,
+    /// The task that was given and not answered.
+    given: Option<[u8; TASK]>,
     output: Output,
 }
 
@@ -98,6 +102,7 @@ impl Channel {
             state: RefCell::new(State {
                 received: BytesMut::new(),
                 unwritten: VecDeque::new(),
+                given: None,
                 output: Output::new(slot),
             }),
             output_open: Cell::new(true),
@@ -118,10 +123,12 @@ impl Channel {
         // Both fit: the link takes neither bodies nor headers of that size.
         head.put_u32(u32::try_from(body.len()).unwrap_or(u32::MAX));
         head.put_u16(u16::try_from(serializers.len()).unwrap_or(u16::MAX));
-        let mut text = Uuid::encode_buffer();
-        head.put_slice(task.hyphenated().encode_lower(&mut text).as_bytes());
+        let mut text = [0; TASK];
+        task.hyphenated().encode_lower(&mut text);
+        head.put_slice(&text);
         head.put_slice(serializers.as_bytes());
         let mut state = self.state.borrow_mut();
+        state.given = Some(text);
         // All that was printed before is there, even if the runtime has not heard of it yet.
         self.take_output(&mut state, Asked::System);
         state.output.begin(task);
@@ -172,7 +179,9 @@ impl Channel {
         self.write(&mut state);
         let mut closed = false;
         loop {
-            if let Some(answer) = decode(&mut state.received)? {
+            let given = state.given;
+            if let Some(answer) = decode(&mut state.received, given.as_ref())? {
+                state.given = None;
                 self.take_output(&mut state, Asked::Runtime);
                 return Ok(Some(answer));
             }
@@ -236,7 +245,9 @@ impl Channel {
     }
 }
 
-fn decode(received: &mut BytesMut) -> Result<Option<Answer>, Lost> {
+/// The next answer, if it is whole. One to another task than the one that was `given` is no answer: who wrote it might
+/// write to any other, too.
+fn decode(received: &mut BytesMut, given: Option<&[u8; TASK]>) -> Result<Option<Answer>, Lost> {
     if received.len() < ANSWER {
         return Ok(None);
     }
@@ -250,6 +261,9 @@ fn decode(received: &mut BytesMut) -> Result<Option<Answer>, Lost> {
         _ => return Err(Lost),
     };
     let run_time_ns = head.get_u64();
+    if given.is_none_or(|task| head != task) {
+        return Err(Lost);
+    }
     if length > Limits::TRUSTED.payload {
         return Err(Lost);
     }
@@ -277,11 +291,14 @@ fn decode(received: &mut BytesMut) -> Result<Option<Answer>, Lost> {
 mod tests {
     use super::*;
 
+    const GIVEN: [u8; TASK] = [b'7'; TASK];
+
     fn answer(length: u32, outcome: u8, body: &[u8]) -> BytesMut {
         let mut bytes = BytesMut::new();
         bytes.put_u32(length);
         bytes.put_u8(outcome);
         bytes.put_u64(5);
+        bytes.put_slice(&GIVEN);
         bytes.put_slice(body);
         bytes
     }
@@ -296,18 +313,25 @@ mod tests {
         };
         let whole = received.clone();
         for end in 0..whole.len() {
-            assert_eq!(decode(&mut BytesMut::from(&whole[..end])).unwrap(), None);
+            assert_eq!(decode(&mut BytesMut::from(&whole[..end]), Some(&GIVEN)).unwrap(), None);
         }
-        assert_eq!(decode(&mut received).unwrap(), Some(expected));
+        assert_eq!(decode(&mut received, Some(&GIVEN)).unwrap(), Some(expected));
         assert!(received.is_empty());
     }
 
     #[test]
     fn what_is_no_answer_is_refused_before_anything_is_allocated_for_it() {
-        assert!(decode(&mut answer(3, 9, b"abc")).is_err());
+        assert!(decode(&mut answer(3, 9, b"abc"), Some(&GIVEN)).is_err());
         let mut received = answer(u32::MAX, 0, b"");
-        assert!(decode(&mut received).is_err());
+        assert!(decode(&mut received, Some(&GIVEN)).is_err());
         assert!(received.capacity() < 1024);
+    }
+
+    #[test]
+    fn an_answer_to_another_task_or_to_none_is_refused() {
+        assert!(decode(&mut answer(0, 0, b""), Some(&GIVEN)).is_ok());
+        assert!(decode(&mut answer(0, 0, b""), Some(&[b'8'; TASK])).is_err());
+        assert!(decode(&mut answer(0, 0, b""), None).is_err());
     }
 
     #[test]
@@ -321,7 +345,7 @@ mod tests {
                     .wrapping_add(1_442_695_040_888_963_407);
                 bytes.put_u8(u8::try_from(seed >> 56).unwrap());
             }
-            while let Ok(Some(_)) = decode(&mut bytes) {}
+            while let Ok(Some(_)) = decode(&mut bytes, Some(&[0; TASK])) {}
         }
     }
 }
