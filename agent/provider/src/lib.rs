@@ -106,6 +106,11 @@ pub trait Provider: Send {
     /// Another agent has the task queue, and the blocks with it: nothing is launched or ended, nor gone on with, until this
     /// one holds the queue again. What was ordered before the list that comes with that is not wanted any more.
     fn stand_by(&mut self) {}
+
+    /// Waits until what ended blocks left is removed. The last order of all: a process that ends before leaves it there.
+    fn finish(&mut self) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
 }
 
 /// What the blocks of one user endpoint are called: the first eight digits of its id, the epoch, and the number in it,

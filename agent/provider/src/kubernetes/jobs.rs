@@ -9,6 +9,7 @@ use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostPar
 use kube::{Api, Client, Resource as _};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use waypost_engine::{BlockEnd, BlockEndKind, BlockId, Waiting};
 
 use super::api::{ApiError, call};
@@ -60,6 +61,8 @@ pub(super) struct Jobs {
     pub(super) cluster: Arc<Cluster>,
     /// Whether another agent has the task queue, and the pods with it.
     pub(super) standby: watch::Receiver<bool>,
+    /// What is under way that would be left undone if the process ended.
+    pub(super) endings: TaskTracker,
 }
 
 impl Jobs {

@@ -69,6 +69,7 @@ fn jobs(answers: impl IntoIterator<Item = Answer>) -> (Jobs, Asked) {
         settings: Arc::new(settings()),
         cluster: Cluster::with_client(deployment, client),
         standby: watch::channel(false).1,
+        endings: TaskTracker::new(),
     };
     (jobs, asked)
 }

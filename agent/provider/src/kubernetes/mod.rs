@@ -44,6 +44,7 @@ use endpoint_config::KubernetesProviderConfig;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 use waypost_engine::{BlockEndKind, BlockId};
 use waypost_link::BlockToken;
@@ -111,6 +112,7 @@ impl KubernetesProvider {
             settings: Arc::new(settings),
             cluster,
             standby: stands_by,
+            endings: TaskTracker::new(),
         };
         let (orders, receiver) = mpsc::unbounded_channel();
         tokio::spawn(Keeper::run(jobs.clone(), events, receiver));
@@ -191,6 +193,22 @@ impl Provider for KubernetesProvider {
     fn stand_by(&mut self) {
         // Not as an order: what is asked of the API server is to rest now, not when the keeper comes to it.
         self.standby.send_replace(true);
+    }
+
+    fn finish(&mut self) -> BoxFuture<'_, ()> {
+        async move {
+            if *self.standby.borrow() {
+                // It all rests, and nobody will call for it.
+                return;
+            }
+            // An end is said before what is left is cleared away: the keeper is done with that when it has this order.
+            let (reply, answer) = oneshot::channel();
+            self.order(Order::Finish(reply));
+            let _ = answer.await;
+            self.jobs.endings.close();
+            self.jobs.endings.wait().await;
+        }
+        .boxed()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use waypost_engine::{Drain, Input};
 
 use super::Driver;
@@ -19,6 +19,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 /// are kept in the journal. A broker that refuses the credentials is tried once more and not waited for: there are none
 /// but these.
 const RESULTS_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a stop waits for what its blocks left to be removed. An agent's next life finds what it leaves.
+const LEAVINGS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A stop under way.
 pub(super) struct Stopping {
@@ -141,10 +144,17 @@ impl Driver {
         (timed_out || left || (self.drained && self.broker.is_flushed())).then_some(ended)
     }
 
-    /// Says goodbye to the broker.
+    /// Says goodbye to the broker, and sees to what is left of the blocks if they were to end.
     pub(super) async fn finish(&mut self, ended: &Ended) {
         self.send_heartbeat(false);
         self.broker.close().await;
+        let drains = self
+            .stopping
+            .as_ref()
+            .is_some_and(|stopping| stopping.how == Stop::Drain);
+        if drains && timeout(LEAVINGS_PATIENCE, self.provider.finish()).await.is_err() {
+            tracing::warn!(user_endpoint = %self.specification.name, "what blocks left could not all be removed: the next start does it");
+        }
         self.tell_status(Some(ended));
     }
 }

@@ -14,7 +14,8 @@ impl Keeper {
             return;
         }
         let (jobs, name) = (self.jobs.clone(), block.name.clone());
-        tokio::spawn(async move { jobs.remove_secret(&name).await });
+        let endings = &self.jobs.endings;
+        endings.spawn(async move { jobs.remove_secret(&name).await });
         if block.keep {
             self.keep(id);
         } else {
@@ -28,7 +29,7 @@ impl Keeper {
         let jobs = self.jobs.clone();
         let name = block.name.clone();
         self.kept.add(block.name, uid, Instant::now());
-        tokio::spawn(async move {
+        self.jobs.endings.spawn(async move {
             let [first, second] = labels::BUSY.map(|(key, _)| (key, None));
             let since = kept::annotation();
             jobs.annotate(&name, &[(labels::KEPT, Some(&since)), first, second])

@@ -43,6 +43,8 @@ pub(in crate::kubernetes) enum Order {
     Delete(BlockId),
     Busy(BlockId, bool),
     Hold(bool),
+    /// To be answered when all that was told before is under way.
+    Finish(oneshot::Sender<()>),
 }
 
 /// What became of a job.
@@ -205,6 +207,9 @@ impl Keeper {
             Order::Delete(block) => self.delete(block),
             Order::Busy(block, busy) => self.set_busy(block, busy),
             Order::Hold(holds) => self.hold(holds),
+            Order::Finish(reply) => {
+                let _ = reply.send(());
+            }
         }
     }
 
@@ -313,12 +318,12 @@ impl Keeper {
         let (name, uid) = (block.name.clone(), block.uid.clone());
         let asks = block.asked && block.ran && !block.ended && block.output.is_empty();
         let (jobs, done) = (self.jobs.clone(), self.done.clone());
-        self.spawn(async move {
+        self.spawn(self.jobs.endings.track_future(async move {
             if asks {
                 let _ = done.send(Done::Printed(id, jobs.last_lines(&name, WORKER).await));
             }
             Done::Removed(id, jobs.remove(&name, uid, &cancel).await)
-        });
+        }));
     }
 
     fn outcome(&mut self, outcome: Done) {

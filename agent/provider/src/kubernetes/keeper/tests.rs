@@ -1,17 +1,21 @@
 //! Sightings and outcomes in orders in which a real cluster brings them only now and then.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
+use futures_util::poll;
 use http::{Method, Request, Response};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::Provider as _;
 use crate::kubernetes::api::ApiError;
 use crate::kubernetes::tests::settings;
-use crate::kubernetes::{Cluster, Deployment, KubernetesSettings};
+use crate::kubernetes::{Cluster, Deployment, KubernetesProvider, KubernetesSettings};
 
 const BLOCK: BlockId = BlockId { epoch: 7, number: 3 };
 
@@ -22,6 +26,8 @@ struct World {
     asked: Arc<Mutex<Vec<(Method, Value)>>>,
     listed: Arc<Mutex<Vec<Value>>>,
     standby: watch::Sender<bool>,
+    /// Whether Secrets may be deleted: what asks for that waits until they may.
+    secrets: watch::Sender<bool>,
 }
 
 impl World {
@@ -34,15 +40,19 @@ impl World {
     fn with(settings: KubernetesSettings) -> Self {
         let listed: Arc<Mutex<Vec<Value>>> = Arc::default();
         let pods = Arc::clone(&listed);
+        let (secrets, may_delete) = watch::channel(true);
         let asked: Arc<Mutex<Vec<(Method, Value)>>> = Arc::default();
         let noted = Arc::clone(&asked);
         let service = tower::service_fn(move |request: Request<Body>| {
-            let (noted, pods) = (Arc::clone(&noted), Arc::clone(&pods));
+            let (noted, pods, mut may_delete) = (Arc::clone(&noted), Arc::clone(&pods), may_delete.clone());
             async move {
                 let (parts, body) = request.into_parts();
                 let asks_for = |what| parts.method == Method::GET && parts.uri.path().ends_with(what);
                 let (log, list) = (asks_for("/log"), asks_for("/pods"));
                 let body = serde_json::from_slice(&body.collect_bytes().await?).unwrap_or_default();
+                if parts.method == Method::DELETE && parts.uri.path().contains("/secrets/") {
+                    let _ = may_delete.wait_for(|may| *may).await;
+                }
                 noted.lock().expect("no test panics here").push((parts.method, body));
                 let missing =
                     json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": ""});
@@ -61,6 +71,7 @@ impl World {
         let (standby, stands_by) = watch::channel(false);
         let jobs = Jobs {
             standby: stands_by,
+            endings: TaskTracker::new(),
             settings: Arc::new(settings),
             cluster: Cluster::with_client(Deployment::default(), Client::new(service, "work")),
         };
@@ -83,6 +94,7 @@ impl World {
             asked,
             listed,
             standby,
+            secrets,
         }
     }
 
@@ -404,4 +416,36 @@ async fn a_pod_that_was_kept_goes_at_its_age_though_its_user_endpoint_has_ended(
     };
     let hang = Duration::from_secs(60);
     tokio::time::timeout(hang, gone).await.expect("it is deleted");
+}
+
+#[tokio::test]
+async fn an_end_waits_until_what_the_blocks_left_is_removed() {
+    let world = World::new();
+    world.secrets.send_replace(false);
+    let pod = world.described(false, &worker(&json!({"running": {}})));
+    *world.listed.lock().expect("no test panics here") = vec![pod];
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let cluster = Arc::clone(&world.keeper.jobs.cluster);
+    let mut provider = KubernetesProvider::new(settings(), cluster, sender);
+    assert_eq!(provider.list().await.expect("the API server answers"), [BLOCK]);
+    provider.hold(true);
+    provider.delete(BLOCK);
+    let is_end = |event| {
+        let ProviderEvent::Observed { state, .. } = event else {
+            return false;
+        };
+        matches!(state, BlockState::Ended(_))
+    };
+    while !is_end(events.recv().await.expect("the provider lives")) {}
+    let endings = provider.jobs.endings.clone();
+    let mut finish = pin!(provider.finish());
+    // The keeper has its time to answer.
+    while !endings.is_closed() {
+        assert!(poll!(&mut finish).is_pending());
+        tokio::task::yield_now().await;
+    }
+    assert!(poll!(&mut finish).is_pending(), "the Secret is there");
+    world.secrets.send_replace(true);
+    finish.await;
+    assert!(endings.is_empty());
 }
