@@ -54,3 +54,22 @@ def test_a_user_endpoint_that_can_not_be_noted_starts_when_there_is_room(make_en
         disk.make_room()
         # Sooner than the interchange sends start commands again to user endpoints that are silent.
         assert future.result(45) == 4
+
+
+def test_commands_to_a_user_endpoint_that_can_not_be_noted_do_not_keep_others_away(
+    make_endpoint, interchange, client, disk
+):
+    """Each submit brings a command with fresh credentials; of those that are neither acknowledged nor given back, RabbitMQ
+    bears sixteen."""
+    from globus_compute_sdk import Executor
+
+    endpoint = make_endpoint(interchange, client, "template", folder=disk.folder)
+    limits = {"api_burst_limit": 32, "api_burst_window_s": 1}
+    with Executor(endpoint_id=endpoint.id, **limits) as executor:
+        assert executor.submit(double, 0).result(WAIT) == 0
+        disk.fill()
+        for number in range(20):
+            assert executor.submit(double, number).result(WAIT) == 2 * number
+        disk.make_room()
+    with Executor(endpoint_id=endpoint.id, user_endpoint_config={"slots": 1}, **limits) as other:
+        assert other.submit(double, 2).result(WAIT) == 4

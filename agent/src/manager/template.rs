@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use endpoint_config::{EndpointDirectory, ManagerConfig};
 use endpoint_telemetry::{CommandOutcome, Metrics};
@@ -209,16 +209,16 @@ impl TemplateEndpoint {
             }
         }
         if let Some(saved) = host.refresh(&request.name, &request.credentials) {
-            let outcome = self.store.save_user_endpoint(saved).await;
+            if let Err(error) = self.store.save_user_endpoint(saved).await {
+                self.put_off(error.to_string(), delivery).await;
+                return;
+            }
             tracing::debug!(
                 user_endpoint = request.name,
                 "the user endpoint runs; its credentials are refreshed"
             );
             self.metrics.commands.increment(CommandOutcome::Refreshed);
-            match outcome {
-                Ok(()) => delivery.ack().await,
-                Err(error) => self.complain(error.to_string()),
-            }
+            delivery.ack().await;
             return;
         }
         let made = if host.len() >= self.max_user_endpoints {
@@ -251,10 +251,7 @@ impl TemplateEndpoint {
             username: request.username,
         };
         if let Err(error) = self.store.save_user_endpoint(&saved).await {
-            // What can not be kept must not be promised.
-            self.complain(error.to_string());
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-            delivery.give_back().await;
+            self.put_off(error.to_string(), delivery).await;
             return;
         }
         delivery.ack().await;
@@ -266,6 +263,14 @@ impl TemplateEndpoint {
         );
         self.metrics.commands.increment(CommandOutcome::Started);
         host.start(saved, made.config, false);
+    }
+
+    /// Lets a command come again whose outcome could not be saved: what can not be kept must not be promised. One that is
+    /// neither acknowledged nor given back takes a place in the broker's window for as long as the process lives.
+    async fn put_off(&self, why: String, delivery: CommandDelivery) {
+        self.complain(why);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        delivery.give_back().await;
     }
 
     async fn handle_event(&self, host: &mut Host, event: Event) {
