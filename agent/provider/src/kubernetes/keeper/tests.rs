@@ -18,6 +18,8 @@ use crate::kubernetes::tests::settings;
 use crate::kubernetes::{Cluster, Deployment, KubernetesProvider, KubernetesSettings};
 
 const BLOCK: BlockId = BlockId { epoch: 7, number: 3 };
+/// Guards only against hanging.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct World {
     keeper: Keeper,
@@ -106,7 +108,8 @@ impl World {
     }
 
     async fn outcome(&mut self) {
-        let outcome = self.outcomes.recv().await.expect("the keeper lives");
+        let outcome = tokio::time::timeout(PATIENCE, self.outcomes.recv()).await;
+        let outcome = outcome.expect("a job is under way").expect("the keeper lives");
         self.keeper.outcome(outcome);
     }
 
@@ -414,8 +417,7 @@ async fn a_pod_that_was_kept_goes_at_its_age_though_its_user_endpoint_has_ended(
             tokio::task::yield_now().await;
         }
     };
-    let hang = Duration::from_secs(60);
-    tokio::time::timeout(hang, gone).await.expect("it is deleted");
+    tokio::time::timeout(PATIENCE, gone).await.expect("it is deleted");
 }
 
 #[tokio::test]
