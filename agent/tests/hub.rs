@@ -308,6 +308,22 @@ async fn a_user_endpoint_that_does_not_run_here_or_stands_by_has_its_workers_dia
 }
 
 #[tokio::test]
+async fn the_workers_of_a_user_endpoint_that_failed_are_refused_for_good_until_it_starts_anew() {
+    let mut setting = setting().await;
+    setting.registration = None;
+    setting.hub.give_up(USER_ENDPOINT);
+    assert_eq!(setting.refusal(setting.hello()).await, HelloRefusal::Unwanted);
+    let (sender, events) = mpsc::channel(8);
+    setting.events = events;
+    setting.registration = Some(setting.hub.register(BlockNames::new(USER_ENDPOINT), sender));
+    let unix = setting.unix.clone();
+    let (_reader, _writer, answer) = setting.dial(&unix, setting.hello()).await;
+    welcomed(&answer);
+    setting.registration = None;
+    assert_eq!(setting.refusal(setting.hello()).await, HelloRefusal::NotMe);
+}
+
+#[tokio::test]
 async fn a_stranger_that_talks_nonsense_is_cut_off_and_others_are_served() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut setting = setting().await;

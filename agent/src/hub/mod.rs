@@ -134,6 +134,12 @@ impl Hub {
     pub fn register(&self, names: BlockNames, events: mpsc::Sender<HubEvent>) -> Registration {
         Registry::register(&self.registry, names, events)
     }
+
+    /// Ends the workers of a user endpoint as they dial, until it is registered anew. It has failed: nobody here is going
+    /// to end its blocks, and workers that are told to dial again do so for as long as they are answered.
+    pub fn give_up(&self, user_endpoint: Uuid) {
+        self.registry.give_up(user_endpoint);
+    }
 }
 
 impl Drop for Hub {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +16,8 @@ pub(super) struct Registry {
     key: TokenKey,
     next_worker: AtomicU64,
     entries: Mutex<BTreeMap<Uuid, Entry>>,
+    /// Those that failed here and have not been registered since.
+    given_up: Mutex<BTreeSet<Uuid>>,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,7 @@ impl Registry {
             key,
             next_worker: AtomicU64::new(1),
             entries: Mutex::new(BTreeMap::new()),
+            given_up: Mutex::new(BTreeSet::new()),
         }
     }
 
@@ -99,11 +102,17 @@ impl Registry {
             sessions: BTreeMap::new(),
         };
         registry.lock().insert(user_endpoint, entry);
+        registry.given_up().remove(&user_endpoint);
         Registration {
             registry: Arc::clone(registry),
             user_endpoint,
             open,
         }
+    }
+
+    /// Refuses the workers of a user endpoint for good, until it is registered anew.
+    pub(super) fn give_up(&self, user_endpoint: Uuid) {
+        self.given_up().insert(user_endpoint);
     }
 
     /// Lets a worker in, or says why not.
@@ -123,6 +132,12 @@ impl Registry {
             .get_mut(&hello.endpoint)
             .filter(|entry| entry.open.load(Ordering::Relaxed))
         else {
+            if registry.given_up().contains(&hello.endpoint) {
+                return Err((
+                    HelloRefusal::Unwanted,
+                    "the user endpoint has failed, and its tasks with it".to_owned(),
+                ));
+            }
             return Err((
                 HelloRefusal::NotMe,
                 "the user endpoint does not run here at present".to_owned(),
@@ -168,6 +183,10 @@ impl Registry {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Uuid, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn given_up(&self) -> MutexGuard<'_, BTreeSet<Uuid>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

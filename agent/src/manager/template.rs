@@ -299,6 +299,7 @@ impl TemplateEndpoint {
                 if let Err(error) = self.store.remove_user_endpoint(&over.saved).await {
                     self.complain(error.to_string());
                 }
+                self.environment.hub().give_up(over.saved.credentials.endpoint_id);
                 self.notify(over.saved.credentials, text);
             }
         }
