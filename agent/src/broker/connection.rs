@@ -16,8 +16,10 @@ use crate::transport::own_certificates;
 
 /// Agreed with the broker, so that a frozen holder of the task queue is replaced within three of them.
 const HEARTBEAT_SECONDS: u16 = 10;
-/// lapin keeps 32 frames of buffer for each direction; bigger frames only cost memory.
-const FRAME_BYTES_MAX: u32 = 32 * 1024;
+/// RabbitMQ's own limit. It sends all headers of a message in one frame, also if that is larger than agreed here, and
+/// lapin ends the connection for it: the task comes again, and so on for ever. lapin keeps 32 frames of buffer for each
+/// direction, so a busy connection has 8 MiB; of one that is idle hardly anything is ever touched.
+const FRAME_BYTES_MAX: u32 = 128 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Connects to where a queue info points.

@@ -44,6 +44,26 @@ async fn a_task_comes_with_its_headers_and_goes_when_it_is_acknowledged() {
     topology.remove().await;
 }
 
+/// All headers of a message come in one frame, which RabbitMQ cuts to nobody's size.
+#[tokio::test]
+async fn a_task_with_large_headers_comes_and_does_not_end_the_connection() {
+    let topology = Topology::create().await;
+    let (large, next) = (Uuid::new_v4(), Uuid::new_v4());
+    topology.send_task_with_large_wishes(large, 120_000).await;
+    topology.send_task(next, b"\x01task").await;
+    let mut driven = Driven::new(&topology, 10);
+    driven.consuming().await;
+    let deliveries = driven.deliveries(2).await;
+    assert_eq!(deliveries[0].task.0, large);
+    assert_eq!(
+        deliveries[0].resource_specification.as_deref().map(str::len),
+        Some(120_000)
+    );
+    assert_eq!(deliveries[1].task.0, next);
+    driven.broker.close().await;
+    topology.remove().await;
+}
+
 #[tokio::test]
 async fn results_are_published_as_the_service_asked_and_confirmed_each_by_its_id() {
     let topology = Topology::create().await;

@@ -226,6 +226,18 @@ impl Topology {
         .await;
     }
 
+    /// Sends a task whose resource specification is as large as this.
+    pub(crate) async fn send_task_with_large_wishes(&self, task: Uuid, bytes: usize) {
+        let mut headers = headers(task);
+        let specification = "x".repeat(bytes);
+        headers.insert(
+            "resource_specification".into(),
+            AMQPValue::LongString(specification.into()),
+        );
+        self.send(BasicProperties::default().with_headers(headers), b"\x01task")
+            .await;
+    }
+
     pub(crate) async fn send(&self, properties: BasicProperties, body: &[u8]) {
         // By the default exchange: the binding of the task queue is the service's matter.
         let options = BasicPublishOptions::default();
