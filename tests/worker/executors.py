@@ -85,7 +85,7 @@ class Ours:
         assert self._channel is not None, self.said
         paths = "\n".join(serializers or []).encode()
         task = (task or str(uuid.uuid4())).encode()
-        head = struct.pack("!IH36s", len(message), len(paths), task)
+        head = struct.pack("!II36s", len(message), len(paths), task)
         self._channel.sendall(head + paths + message)
         length, self.outcome, self.nanoseconds, answered = struct.unpack("!IBQ36s", self._read(49))
         assert answered == task

@@ -1,6 +1,6 @@
 """One executor: reads a task, runs it, writes its result, until its channel is closed.
 
-A request is ``length of body, length of serializers, task id`` (``!IH36s``), the serializers joined by newlines, the
+A request is ``length of body, length of serializers, task id`` (``!II36s``), the serializers joined by newlines, the
 body. An answer is ``length of body, outcome, nanoseconds, task id`` (``!IBQ36s``), then the body.
 """
 
@@ -10,7 +10,7 @@ import sys
 
 from waypost_executor import strays
 
-_REQUEST = struct.Struct("!IH36s")
+_REQUEST = struct.Struct("!II36s")
 _ANSWER = struct.Struct("!IBQ36s")
 #: Requests up to this size are read into one buffer that stays: an allocation of this size for each would be a system
 #: call, and its pages would be touched for the first time again and again.

@@ -119,10 +119,10 @@ impl Channel {
     /// Gives a task to the executor: written at once as far as the socket takes it.
     pub(crate) fn give(&self, task: Uuid, serializers: &[String], body: Bytes) {
         let serializers = serializers.join("\n");
-        let mut head = BytesMut::with_capacity(42 + serializers.len() + body.len().min(COPIED_MAX));
+        let mut head = BytesMut::with_capacity(8 + TASK + serializers.len() + body.len().min(COPIED_MAX));
         // Both fit: the link takes neither bodies nor headers of that size.
         head.put_u32(u32::try_from(body.len()).unwrap_or(u32::MAX));
-        head.put_u16(u16::try_from(serializers.len()).unwrap_or(u16::MAX));
+        head.put_u32(u32::try_from(serializers.len()).unwrap_or(u32::MAX));
         let mut text = [0; TASK];
         task.hyphenated().encode_lower(&mut text);
         head.put_slice(&text);

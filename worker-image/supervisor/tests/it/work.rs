@@ -187,6 +187,13 @@ async fn the_serializers_that_the_task_names_make_its_result() {
         .run_with(task, &buffer, &["globus_compute_sdk.serialize.JSONData"])
         .await;
     assert_eq!(result(&session.result_of(task).await)["data"], "11\n3");
+    // A header may be as large as a broker's frame.
+    let task = Uuid::new_v4();
+    session
+        .run_with(task, &buffer, &["globus_compute_sdk.serialize.JSONData"; 3_000])
+        .await;
+    assert_eq!(result(&session.result_of(task).await)["data"], "11\n3");
+    assert_eq!(returned(&session.result(&buffer).await), 3);
 }
 
 #[tokio::test]
