@@ -226,9 +226,8 @@ def test_a_task_that_the_broker_does_not_take_gets_an_error_and_is_in_nobodys_wa
         broker.end()
 
 
-@pytest.mark.parametrize("later", [0, 1])
-def test_tasks_of_a_queue_that_somebody_removed_are_published_again(make_interchange, later):
-    """When another task finds no queue, or is not submitted and they are missed after a while."""
+@pytest.mark.parametrize("noticed", ["by another task", "at the next registration", "after a while"])
+def test_tasks_of_a_queue_that_somebody_removed_are_published_again(make_interchange, noticed):
     interchange = make_interchange()
     broker, host = interchange.broker, interchange.virtual_host
     api = Api(interchange, interchange.create_client("removed"))
@@ -236,8 +235,12 @@ def test_tasks_of_a_queue_that_somebody_removed_are_published_again(make_interch
     tasks = api.submit(registration["endpoint_id"], function, 3)["tasks"][function]
     queue = registration["task_queue_info"]["queue"]
     broker.api("DELETE", f"/api/queues/{host}/{queue}")
-    if later:
-        tasks += api.submit(registration["endpoint_id"], function, later)["tasks"][function]
+    if noticed == "by another task":
+        tasks += api.submit(registration["endpoint_id"], function)["tasks"][function]
+    elif noticed == "at the next registration":
+        api.done(
+            "PUT", f"/v3/endpoints/{registration['endpoint_id']}", {"endpoint_name": "e", "metadata": {"config": {}}}
+        )
     eventually(lambda: queue in broker.queues(host), "the queue is there", 60)
     speaker = Speaker(registration)
     got = [properties.headers["task_uuid"] for properties, _ in speaker.tasks(len(tasks))]

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use crate::app::{App, WorkError};
 use crate::broker::{BrokerError, Live, endpoint_queue, result_queue};
 use crate::store::Endpoint;
-use crate::{clock, outbox};
+use crate::{clock, user_endpoints};
 
 /// Tasks that the broker has had for less than this are not missed yet.
 const MISSED_AFTER_MS: i64 = 15_000;
@@ -30,10 +30,11 @@ pub(crate) async fn make_all(app: &App, live: &Live, endpoints: &[Endpoint]) -> 
         }
     }
     for endpoint in endpoints {
-        // Of those that are there this says whether they have other options.
-        live.declare_endpoint_queue(endpoint).await?;
-        if !present.contains(&endpoint_queue(endpoint.id, endpoint.registration.kind)) {
-            outbox::publish_again(app, endpoint.id).await?;
+        if present.contains(&endpoint_queue(endpoint.id, endpoint.registration.kind)) {
+            // This says whether it has other options.
+            live.declare_endpoint_queue(endpoint).await?;
+        } else {
+            user_endpoints::ensure_queue(app, live, endpoint).await?;
         }
     }
     Ok(())
@@ -47,17 +48,28 @@ pub(crate) async fn replace(app: &App) -> Result<(), WorkError> {
     let live = app.broker.live()?;
     let before = clock::now().saturating_sub(MISSED_AFTER_MS);
     for endpoint in app.store.endpoints_with_missed_tasks(before).await? {
-        let queue = endpoint_queue(endpoint.id, endpoint.registration.kind);
-        // A queue that is dead shows nothing, like one that is idle.
-        match live.is_idle(&queue).await? {
-            Some(true) if app.broker.is_dead(&queue).await? => live.delete_queue(&queue).await?,
+        if let Err(error) = replace_one(app, &live, &endpoint).await {
+            tracing::warn!(%error, endpoint_id = %endpoint.id, "it can't be told whether the endpoint's queue is lost");
+        }
+    }
+    Ok(())
+}
+
+async fn replace_one(app: &App, live: &Live, endpoint: &Endpoint) -> Result<(), WorkError> {
+    let queue = endpoint_queue(endpoint.id, endpoint.registration.kind);
+    // A queue that is dead shows nothing, like one that is idle.
+    match live.is_idle(&queue).await? {
+        // The broker takes a minute for this, in which another replica may have replaced the queue.
+        Some(true) if app.broker.is_dead(&queue).await? => match live.is_idle(&queue).await? {
+            Some(true) => live.delete_queue(&queue).await?,
             None => {}
-            Some(_) => continue,
-        }
-        // The broker may have taken a minute for that.
-        if app.store.endpoint(endpoint.id).await?.is_some() {
-            outbox::make_queue_again(app, &live, &endpoint).await?;
-        }
+            Some(false) => return Ok(()),
+        },
+        None => {}
+        Some(_) => return Ok(()),
+    }
+    if app.store.endpoint(endpoint.id).await?.is_some() {
+        user_endpoints::ensure_queue(app, live, endpoint).await?;
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ use waypost_protocol::{HEADER_FUNCTION, HEADER_RESOURCES, HEADER_SERIALIZERS, HE
 use crate::app::{App, WorkError};
 use crate::broker::{Live, Outgoing, Published, Publisher, endpoint_queue, persistent};
 use crate::clock::{self, Milliseconds};
-use crate::store::{Endpoint, EndpointKind, OutboxEntry, Submission};
+use crate::store::{EndpointKind, OutboxEntry, Submission};
 use crate::user_endpoints;
 
 /// For so long nobody but the replica that claims an entry publishes it. A living replica renews its claims.
@@ -220,33 +220,13 @@ async fn note(
     Ok(unknown)
 }
 
-/// Sees to it that an endpoint's tasks without a result are published, for what the broker had of them is lost.
-///
-/// # Errors
-/// [`WorkError`]: the store failed.
-pub(crate) async fn publish_again(app: &App, endpoint: Uuid) -> Result<(), WorkError> {
-    let tasks = app.store.publish_again(endpoint).await?;
-    if tasks > 0 {
-        tracing::warn!(endpoint_id = %endpoint, tasks, "the broker has lost tasks; they are published again");
-        app.left_over.notify_one();
-    }
-    Ok(())
-}
-
-/// Makes a queue that the broker has lost, and publishes what was in it.
-///
-/// # Errors
-/// [`WorkError`]: the store or the broker failed.
-pub(crate) async fn make_queue_again(app: &App, live: &Live, endpoint: &Endpoint) -> Result<(), WorkError> {
-    tracing::warn!(endpoint_id = %endpoint.id, "the broker has lost the endpoint's queue; it is made again");
-    live.declare_endpoint_queue(endpoint).await?;
-    publish_again(app, endpoint.id).await
-}
-
 /// A task found no queue: the endpoint was deleted meanwhile, or somebody removed its queue from the broker.
 async fn restore_queue(app: &App, live: &Live, id: Uuid) -> Result<(), WorkError> {
     match app.store.endpoint(id).await? {
-        Some(endpoint) => make_queue_again(app, live, &endpoint).await,
+        Some(endpoint) if endpoint.registration.kind == EndpointKind::Template => {
+            user_endpoints::give_up_direct(app, id).await
+        }
+        Some(endpoint) => user_endpoints::ensure_queue(app, live, &endpoint).await,
         None => match app.store.revive_user_endpoint(id).await? {
             Some(endpoint) => user_endpoints::provision(app, live, &endpoint).await,
             None => user_endpoints::give_up_deleted(app, id).await,

@@ -91,11 +91,28 @@ pub(crate) async fn obtain(
 /// # Errors
 /// [`WorkError`]: the store or the broker failed.
 pub(crate) async fn provision(app: &App, live: &Live, endpoint: &Endpoint) -> Result<(), WorkError> {
-    live.declare_endpoint_queue(endpoint).await?;
+    ensure_queue(app, live, endpoint).await?;
     let user = BrokerUser::Endpoint(endpoint.id, endpoint.registration.kind);
     app.broker.put_user(&user, endpoint.rotation).await?;
     app.store.set_endpoint_broker_user(endpoint.id, clock::now()).await?;
     Ok(())
+}
+
+/// Makes an endpoint's queue if it is not there, and sees to it that what the broker had in one before is published.
+///
+/// # Errors
+/// [`WorkError`]: the store or the broker failed.
+pub(crate) async fn ensure_queue(app: &App, live: &Live, endpoint: &Endpoint) -> Result<(), WorkError> {
+    let queue = endpoint_queue(endpoint.id, endpoint.registration.kind);
+    if live.is_idle(&queue).await?.is_none() {
+        // First: once the queue is there nobody can tell that it is another. What is published too early comes here again.
+        let tasks = app.store.publish_again(endpoint.id).await?;
+        if tasks > 0 {
+            tracing::warn!(endpoint_id = %endpoint.id, tasks, "the broker has lost the endpoint's queue; its tasks are published again");
+            app.left_over.notify_one();
+        }
+    }
+    Ok(live.declare_endpoint_queue(endpoint).await?)
 }
 
 /// Brings a user endpoint's queue and broker user back to what they must be, before it is told to start: somebody may
@@ -217,6 +234,35 @@ pub(crate) async fn give_up_deleted(app: &App, id: Uuid) -> Result<(), WorkError
     let tasks = app.store.unfinished_tasks(id).await?;
     let reason = format!("Endpoint {id} was deleted before this task had a result");
     give_up(app, &tasks, &reason).await
+}
+
+/// An endpoint becomes one of the other kind, and reads other queues: what waits in the former ones gets an error.
+///
+/// # Errors
+/// [`WorkError`]: the store or the broker failed.
+pub(crate) async fn give_up_former(app: &App, known: &Endpoint) -> Result<(), WorkError> {
+    let former = if known.registration.kind == EndpointKind::Template {
+        app.store.user_endpoints(known.id).await?
+    } else {
+        vec![known.clone()]
+    };
+    for endpoint in former {
+        fail_unfinished(app, &endpoint, &of_another_kind(known.id)).await?;
+    }
+    Ok(())
+}
+
+/// Tasks were sent to an endpoint when it was a direct one, and it is a template endpoint now: they get an error.
+///
+/// # Errors
+/// [`WorkError`]: the store or the broker failed.
+pub(crate) async fn give_up_direct(app: &App, id: Uuid) -> Result<(), WorkError> {
+    let tasks = app.store.unfinished_tasks(id).await?;
+    give_up(app, &tasks, &of_another_kind(id)).await
+}
+
+fn of_another_kind(id: Uuid) -> String {
+    format!("Endpoint {id} was registered as another kind of endpoint before this task had a result; submit it again")
 }
 
 /// Gives these tasks an error.

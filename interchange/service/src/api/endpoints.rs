@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::extract::{JsonBody, PathId};
 use crate::app::App;
 use crate::auth::Identity;
-use crate::broker::{BrokerUser, Live, endpoint_queue};
+use crate::broker::{BrokerUser, endpoint_queue};
 use crate::error::{ApiError, ErrorCode};
 use crate::store::{Client, Endpoint, EndpointKind, Registration};
 use crate::{clock, user_endpoints};
@@ -147,30 +147,21 @@ async fn update(
         .display_name
         .or_else(|| known.registration.display_name.clone());
     let live = app.broker.live()?;
+    let changes = registration.kind != known.registration.kind;
+    if changes {
+        // Before it is another: if this fails, the endpoint's next attempt does it.
+        user_endpoints::give_up_former(&app, &known).await?;
+    }
     app.store.update_endpoint(id, &registration, now).await?;
-    if registration.kind != known.registration.kind {
-        give_up_former(&app, &live, &known).await?;
+    if changes {
+        // What came meanwhile.
+        user_endpoints::give_up_former(&app, &known).await?;
+        live.delete_queue(&endpoint_queue(id, known.registration.kind)).await?;
     }
     let endpoint = Endpoint { registration, ..known };
     user_endpoints::provision(&app, &live, &endpoint).await?;
     tracing::info!(endpoint_id = %id, client_id = %client.id, kind = ?endpoint.registration.kind, "endpoint registered again");
     Ok(Json(registered(&app, &endpoint)))
-}
-
-/// An endpoint becomes one of the other kind, which has other queues: what waits in the former ones gets an error.
-async fn give_up_former(app: &App, live: &Live, known: &Endpoint) -> Result<(), ApiError> {
-    let reason = format!(
-        "Endpoint {} was registered as another kind of endpoint before this task had a result; submit it again",
-        known.id
-    );
-    let mut former = app.store.user_endpoints(known.id).await?;
-    former.push(known.clone());
-    for endpoint in former {
-        user_endpoints::fail_unfinished(app, &endpoint, &reason).await?;
-    }
-    Ok(live
-        .delete_queue(&endpoint_queue(known.id, known.registration.kind))
-        .await?)
 }
 
 /// What an endpoint is told at its registration. It holds the broker password.

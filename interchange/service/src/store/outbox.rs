@@ -26,14 +26,29 @@ pub(crate) struct OutboxEntry {
 }
 
 impl Store {
-    /// Takes over up to `limit` entries that nobody has claimed beyond `now`, and claims them until `until`. Claims on
-    /// tasks that have a result by now are dropped.
+    /// Takes over up to `limit` entries that nobody has claimed beyond `now`, and claims them until `until`. None: there are
+    /// none. Claims on tasks that have a result by now are dropped.
     pub(crate) async fn claim_outbox(
         &self,
         now: Milliseconds,
         until: Milliseconds,
         limit: i64,
     ) -> Result<Vec<OutboxEntry>, StoreError> {
+        loop {
+            let (entries, over) = self.claim_some(now, until, limit).await?;
+            if !entries.is_empty() || over == 0 {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// Claims so many entries, and says how many of the claims were on tasks that have a result by now.
+    async fn claim_some(
+        &self,
+        now: Milliseconds,
+        until: Milliseconds,
+        limit: i64,
+    ) -> Result<(Vec<OutboxEntry>, usize), StoreError> {
         // Replicas on PostgreSQL claim at the same time: each passes over the rows that another has locked.
         let lock = if self.is_shared() {
             " FOR UPDATE SKIP LOCKED"
@@ -76,7 +91,7 @@ impl Store {
             let mut over = claimed;
             over.retain(|id| entries.iter().all(|entry| entry.task_id != *id));
             execute_by_ids!(tx, over, "DELETE FROM outbox_claims WHERE task_id IN");
-            entries
+            (entries, over.len())
         }))
     }
 

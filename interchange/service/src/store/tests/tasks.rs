@@ -110,6 +110,14 @@ async fn a_task_that_the_broker_lost_is_published_again_unless_it_has_a_result(s
     assert_eq!(published, [12, 13]);
     assert_eq!(entries[0].payload, format!("payload {}", entries[0].task_id.as_u128()));
     assert_eq!(store.outbox_length().await.unwrap(), 2);
+    // What has a result is in nobody's way.
+    store
+        .store_results(&[arrival(12, Some(ENDPOINT), "r")], NOW)
+        .await
+        .unwrap();
+    let later = store.claim_outbox(NOW + 9, NOW + 20, 1).await.unwrap();
+    assert_eq!(later.len(), 1);
+    assert_eq!(later[0].task_id, Uuid::from_u128(13));
 }
 
 async fn endpoints_whose_tasks_are_missed_are_found(store: Store) {
