@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 """Debian's own start script. The one in /usr/sbin insists on root or the rabbitmq user."""
 
-# A root has no /proc, where a node looks for its own memory and the machine's.
+# A root has no /proc, where a node looks for its own memory and the machine's. The last is in seconds, and a minute unless
+# told otherwise: five more, and the node gives up a quorum queue that has no leader.
 ROOT_SETTINGS = """vm_memory_calculation_strategy = allocated
-total_memory_available_override_value = 2GB"""
+total_memory_available_override_value = 2GB
+net_ticktime = 8"""
 
 
 PLUGINS = {"rabbit", "rabbitmq_prelaunch", "rabbitmq_management", "systemd"}

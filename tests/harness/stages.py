@@ -107,8 +107,8 @@ def newer_root(keeper: Keeper) -> debian.Root:
 _making_root = threading.Lock()
 
 
-def newer_broker(queue_type: str, kinds: str) -> Callable[[Run], None]:
-    """The end-to-end and kill tests against RabbitMQ 4, with task queues of a type and these kinds of endpoint."""
+def newer_broker(queue_type: str, kinds: str, *folders: str) -> Callable[[Run], None]:
+    """Folders of tests against RabbitMQ 4, with task queues of a type and these kinds of endpoint."""
 
     def run_suites(run: Run) -> None:
         environment = {
@@ -118,8 +118,8 @@ def newer_broker(queue_type: str, kinds: str) -> Callable[[Run], None]:
         }
         # How many bytes the agent holds does not depend on the broker, and takes long to show.
         ignored = f"--ignore={checkout.ROOT / 'tests' / 'kill' / BYTES}.py"
-        folders = [checkout.ROOT / "tests" / folder for folder in ("end_to_end", "kill")]
-        run.pytest(*folders, ignored, sdk="4.19.0", environment=environment)
+        tests = [checkout.ROOT / "tests" / folder for folder in folders]
+        run.pytest(*tests, ignored, sdk="4.19.0", environment=environment)
 
     return run_suites
 
@@ -262,17 +262,23 @@ STAGES = [
         "bytes", "what the agent holds is bounded: two gigabytes pass through it", suite("kill", "4.19.0", select=BYTES)
     ),
     line(
-        "rabbitmq4-quorum",
-        "end-to-end and kill on RabbitMQ 4 with quorum task queues",
-        newer_broker("quorum", "template direct"),
+        "rabbitmq4-kill",
+        "no task is lost or run twice on RabbitMQ 4 with quorum task queues",
+        newer_broker("quorum", "template direct", "kill"),
         "faketime",
+        "mmdebstrap",
+    ),
+    line(
+        "rabbitmq4-quorum",
+        "the whole line on RabbitMQ 4 with quorum task queues",
+        newer_broker("quorum", "template direct", "end_to_end"),
         "mmdebstrap",
     ),
     line("end-to-end", "SDK 4.19 and 3.16.1 through the whole line", suite("end_to_end", *checkout.SDK_VERSIONS)),
     line(
         "rabbitmq4-classic",
-        "the same with classic ones, and template endpoints",
-        newer_broker("classic", "template"),
+        "both with classic ones, and template endpoints",
+        newer_broker("classic", "template", "end_to_end", "kill"),
         "faketime",
         "mmdebstrap",
     ),
