@@ -1,8 +1,9 @@
 //! Tasks on their way to the broker.
 //!
 //! A submit writes its tasks and their outbox entries together, publishes, and drops the claims on entries that the broker
-//! has confirmed; the entries stay until their tasks have results, for the broker may lose them. What is left over, because this or another replica died or the broker went away, is published by the
-//! sweep here: when the service starts, when the broker is back, and now and then for the sake of dead replicas.
+//! has confirmed; the entries stay until their tasks have results, for the broker may lose them. What is left over,
+//! because this or another replica died or the broker went away, is published by the sweep here: when the service starts,
+//! when the broker is back, and now and then for the sake of dead replicas.
 //!
 //! An entry that was published and not confirmed is in doubt. As long as its channel is open the broker may still confirm
 //! it, however late, so the replica that published it keeps its claim and nobody publishes it again. When the channel has
